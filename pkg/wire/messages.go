@@ -1,0 +1,316 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"softether-go/pkg/pack"
+)
+
+// Hello is the server's first message. (Cedar/Protocol.c, PackHello)
+type Hello struct {
+	Product string
+	Version int
+	Build   int
+	Random  []byte // HashLen bytes, the challenge
+}
+
+// ParseHello reads a Hello. A refusal inside it is a Code.
+func ParseHello(p *pack.Pack) (Hello, error) {
+	if c := Code(p.Int("error")); c != 0 {
+		return Hello{}, c
+	}
+	h := Hello{
+		Product: p.Str("hello"),
+		Version: int(p.Int("version")),
+		Build:   int(p.Int("build")),
+		Random:  p.Data("random"),
+	}
+	if h.Product == "" || len(h.Random) != HashLen {
+		return Hello{}, fmt.Errorf("%w: its hello lacks a name or a challenge", ErrNotVPN)
+	}
+	return h, nil
+}
+
+// Pack returns h as it is sent.
+func (h Hello) Pack() *pack.Pack {
+	p := &pack.Pack{}
+	p.SetStr("hello", h.Product)
+	p.SetInt("version", uint32(h.Version))
+	p.SetInt("build", uint32(h.Build))
+	p.SetData("random", h.Random)
+	return p
+}
+
+// AuthType says how a user proves who he is. (Cedar/Cedar.h, CLIENT_AUTHTYPE_*)
+type AuthType uint32
+
+const (
+	Anonymous     AuthType = 0
+	HashedPass    AuthType = 1 // an answer to the challenge; local users only
+	PlainPassword AuthType = 2 // the password itself, inside TLS; for RADIUS and the like
+)
+
+// Methods of the first pack a client posts.
+const (
+	MethodLogin      = "login"
+	MethodAdditional = "additional_connect"
+)
+
+// Login asks for a session. (Cedar/Protocol.c, ClientUploadAuth)
+type Login struct {
+	Hub, User     string
+	Auth          AuthType
+	Secure        []byte // HashedPass: AnswerChallenge's result
+	Plain         string // PlainPassword
+	MaxConnection int
+	Client        ClientInfo
+}
+
+// ClientInfo is what the administrator's screens show of a client.
+type ClientInfo struct {
+	Product string
+	Version int
+	// Build should be high: servers turn builds below 6560 away under some policies.
+	Build    int
+	OS       string
+	Hostname string // may be empty
+	Server   string // the host name we were given
+	Port     int
+	Local    netip.Addr
+	// UniqueID stays the same for the life of a process. A server that limits
+	// logins of one user lets a reconnect with the same id in beside its ghost.
+	UniqueID [16]byte
+}
+
+// Pack returns l as it is sent.
+func (l Login) Pack() *pack.Pack {
+	p := &pack.Pack{}
+	p.SetStr("method", MethodLogin)
+	p.SetStr("hubname", l.Hub)
+	p.SetStr("username", l.User)
+	p.SetInt("authtype", uint32(l.Auth))
+	switch l.Auth {
+	case HashedPass:
+		p.SetData("secure_password", l.Secure)
+	case PlainPassword:
+		p.SetStr("plain_password", l.Plain)
+	}
+	p.SetStr("client_str", l.Client.Product)
+	p.SetInt("client_ver", uint32(l.Client.Version))
+	p.SetInt("client_build", uint32(l.Client.Build))
+	p.SetStr("hello", l.Client.Product)
+	p.SetInt("version", uint32(l.Client.Version))
+	p.SetInt("build", uint32(l.Client.Build))
+	p.SetInt("protocol", 0) // TCP
+	p.SetInt("max_connection", uint32(max(1, l.MaxConnection)))
+	p.SetInt("use_encrypt", 1) // absent would mean clear text after Welcome
+	p.SetInt("use_compress", 0)
+	p.SetInt("half_connection", 0)
+	p.SetInt("qos", 0) // would make the server expect a second connection
+	p.SetBool("require_bridge_routing_mode", false)
+	p.SetBool("require_monitor_mode", false)
+	l.Client.nodeInfo(p, l.Hub)
+	return p
+}
+
+// nodeInfo adds what Cedar/Admin.c, OutRpcNodeInfo does. Its integers are swapped
+// once before they enter the pack; addresses are not.
+func (c ClientInfo) nodeInfo(p *pack.Pack, hub string) {
+	p.SetStr("ClientProductName", c.Product)
+	p.SetInt("ClientProductVer", swap(c.Version))
+	p.SetInt("ClientProductBuild", swap(c.Build))
+	p.SetStr("ClientOsName", c.OS)
+	p.SetStr("ClientHostname", c.Hostname)
+	p.SetIP("ClientIpAddress", c.Local)
+	p.SetStr("ServerHostname", c.Server)
+	p.SetInt("ServerPort2", swap(c.Port))
+	p.SetStr("HubName", hub)
+	p.SetData("UniqueId", c.UniqueID[:])
+}
+
+func swap(n int) uint32 {
+	v := uint32(n)
+	return v<<24 | v>>24 | v<<8&0xff0000 | v>>8&0xff00
+}
+
+// ParseLogin reads a Login: the server's side. Only what decides is read.
+func ParseLogin(p *pack.Pack) (Login, error) {
+	l := Login{
+		Hub:           p.Str("hubname"),
+		User:          p.Str("username"),
+		Auth:          AuthType(p.Int("authtype")),
+		Secure:        p.Data("secure_password"),
+		Plain:         p.Str("plain_password"),
+		MaxConnection: int(min(32, max(1, p.Int("max_connection")))),
+		Client:        ClientInfo{Product: p.Str("hello"), Build: int(p.Int("client_build"))},
+	}
+	copy(l.Client.UniqueID[:], p.Data("UniqueId"))
+	if l.Hub == "" || l.User == "" {
+		return l, CodeProtocolError
+	}
+	return l, nil
+}
+
+// Session timeouts a server can set (Cedar/Cedar.h, TIMEOUT_MIN, _MAX, _DEFAULT).
+const (
+	minTimeout     = 5 * time.Second
+	maxTimeout     = 60 * time.Second
+	DefaultTimeout = 20 * time.Second
+)
+
+// Welcome opens the data phase. (Cedar/Protocol.c, PackWelcome)
+type Welcome struct {
+	SessionName    string
+	ConnectionName string
+	SessionKey     []byte // HashLen bytes, the credential of further connections: a secret
+	MaxConnection  int
+	Encrypt        bool
+	Compress       bool
+	HalfConnection bool
+	Timeout        time.Duration // within it each side must be heard
+	VLAN           int
+	Policy         Policy
+	Message        string // from the hub's administrator; show it, never act on it
+}
+
+// A Redirect sends us to another member of a cluster.
+type Redirect struct{ Member netip.Addr }
+
+// Error makes a Redirect an error where it cannot be followed.
+func (r Redirect) Error() string {
+	return "the server is a cluster controller and sends us on to " + r.Member.String() + ", which this version cannot follow"
+}
+
+// ParseWelcome reads the reply to a Login. A refusal is a Code, a redirection a
+// Redirect.
+func ParseWelcome(p *pack.Pack) (Welcome, error) {
+	if c := Code(p.Int("error")); c != 0 {
+		return Welcome{}, c
+	}
+	if p.Bool("Redirect") {
+		return Welcome{}, Redirect{Member: p.IP("Ip")}
+	}
+	w := Welcome{
+		SessionName:    p.Str("session_name"),
+		ConnectionName: p.Str("connection_name"),
+		SessionKey:     p.Data("session_key"),
+		MaxConnection:  int(min(32, max(1, p.Int("max_connection")))),
+		Encrypt:        p.Bool("use_encrypt"),
+		Compress:       p.Bool("use_compress"),
+		HalfConnection: p.Bool("half_connection"),
+		Timeout:        clampTimeout(p.Int("timeout")),
+		VLAN:           int(p.Int("vlan_id")),
+		Policy:         parsePolicy(p),
+		Message:        strings.ToValidUTF8(string(p.Data("Msg")), "\uFFFD"),
+	}
+	switch {
+	case w.SessionName == "" || w.ConnectionName == "":
+		return Welcome{}, errors.New("the server's welcome names no session")
+	case len(w.SessionKey) != HashLen:
+		return Welcome{}, errors.New("the server's welcome has no session key")
+	}
+	return w, nil
+}
+
+// clampTimeout never trusts a server's 0, nor a span that would never notice a
+// dead peer.
+func clampTimeout(ms uint32) time.Duration {
+	if ms == 0 {
+		return DefaultTimeout
+	}
+	return min(maxTimeout, max(minTimeout, time.Duration(ms)*time.Millisecond))
+}
+
+// Pack returns w as it is sent: the server's side.
+func (w Welcome) Pack() *pack.Pack {
+	p := &pack.Pack{}
+	p.SetStr("session_name", w.SessionName)
+	p.SetStr("connection_name", w.ConnectionName)
+	p.SetData("session_key", w.SessionKey)
+	p.SetInt("max_connection", uint32(w.MaxConnection))
+	p.SetBool("use_encrypt", w.Encrypt)
+	p.SetBool("use_compress", w.Compress)
+	p.SetBool("half_connection", w.HalfConnection)
+	p.SetInt("timeout", uint32(w.Timeout.Milliseconds()))
+	p.SetInt("qos", 0)
+	for _, f := range w.Policy {
+		p.SetInt(policyPrefix+f.Name, f.Value)
+	}
+	if w.Message != "" {
+		p.SetData("Msg", []byte(w.Message))
+	}
+	return p
+}
+
+// Refusal returns the reply that refuses a request for reason c.
+func Refusal(c Code) *pack.Pack {
+	p := &pack.Pack{}
+	p.SetInt("error", uint32(c))
+	return p
+}
+
+// Filler returns the pack that keeps a negotiation alive.
+func Filler() *pack.Pack {
+	p := &pack.Pack{}
+	p.SetInt("error", 0)
+	p.SetInt("noop", 1)
+	return p
+}
+
+// Policy lists what the hub permits this session, in the server's order.
+type Policy []PolicyItem
+
+// A PolicyItem is one named value; booleans are 0 or 1.
+type PolicyItem struct {
+	Name  string
+	Value uint32
+}
+
+const policyPrefix = "policy:"
+
+// maxPolicy bounds the items kept; the longest known policy has 38.
+const maxPolicy = 64
+
+func parsePolicy(p *pack.Pack) Policy {
+	var items Policy
+	for _, e := range p.Elements() {
+		name, ok := strings.CutPrefix(e.Name, policyPrefix)
+		if ok && e.Type == pack.Int && len(items) < maxPolicy {
+			items = append(items, PolicyItem{Name: name, Value: p.Int(e.Name)})
+		}
+	}
+	return items
+}
+
+// Value returns the value of a policy item, 0 if the server did not name it.
+func (p Policy) Value(name string) uint32 {
+	for _, f := range p {
+		if strings.EqualFold(f.Name, name) {
+			return f.Value
+		}
+	}
+	return 0
+}
+
+// String lists what the policy restricts, readably: items that are not zero.
+func (p Policy) String() string {
+	var b strings.Builder
+	for _, f := range p {
+		if f.Value == 0 || f.Name == "Access" || f.Name == "Ver3" {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		if f.Value == 1 {
+			fmt.Fprintf(&b, "%s", f.Name)
+		} else {
+			fmt.Fprintf(&b, "%s=%d", f.Name, f.Value)
+		}
+	}
+	return b.String()
+}
