@@ -1,0 +1,60 @@
+// Package netcfg says what network configuration the tunnel calls for: address,
+// routes, DNS, MTU. It is data and arithmetic only; who applies it is another
+// package's affair (the user-space stack in netstack, the kernel elsewhere).
+//
+// A Config is a complete statement of what should be. It comes from a DHCP lease
+// or from flags, may be applied any number of times, and the zero Config means
+// that nothing of ours should be there.
+package netcfg
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// DefaultMTU is used where neither the lease nor the user names one, in IP bytes.
+const DefaultMTU = 1500
+
+// Config is the desired IPv4 configuration of the tunnel's interface.
+// It is treated as immutable once handed on.
+type Config struct {
+	Address netip.Prefix // our address and its on-link prefix; invalid means none
+	Gateway netip.Addr   // the router for everything no Route covers; invalid means none
+	Routes  []Route      // classless static routes, without the default route
+	DNS     DNS
+	MTU     int // IP bytes; 0 means DefaultMTU
+	NTP     []netip.Addr
+}
+
+// A Route sends packets for Dest to Via, or straight onto the link if Via is
+// invalid or unspecified (RFC 3442, router 0.0.0.0).
+type Route struct {
+	Dest netip.Prefix
+	Via  netip.Addr
+}
+
+// DNS names the resolvers reachable through the tunnel and the domains that
+// complete a name without a dot.
+type DNS struct {
+	Servers []netip.Addr
+	Search  []string
+}
+
+// EffectiveMTU returns the MTU to use, in IP bytes.
+func (c Config) EffectiveMTU() int {
+	if c.MTU == 0 {
+		return DefaultMTU
+	}
+	return c.MTU
+}
+
+// Equal reports whether c and d ask for the same configuration.
+func (c Config) Equal(d Config) bool {
+	return c.Address == d.Address && c.Gateway == d.Gateway &&
+		c.EffectiveMTU() == d.EffectiveMTU() &&
+		slices.Equal(c.Routes, d.Routes) && slices.Equal(c.NTP, d.NTP) &&
+		slices.Equal(c.DNS.Servers, d.DNS.Servers) && slices.Equal(c.DNS.Search, d.DNS.Search)
+}
+
+// IsZero reports whether c asks for nothing.
+func (c Config) IsZero() bool { return c.Equal(Config{}) }

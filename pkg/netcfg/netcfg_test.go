@@ -1,0 +1,50 @@
+package netcfg
+
+import (
+	"net/netip"
+	"testing"
+)
+
+func full() Config {
+	return Config{
+		Address: netip.MustParsePrefix("10.0.0.5/24"), Gateway: netip.MustParseAddr("10.0.0.1"),
+		Routes: []Route{{Dest: netip.MustParsePrefix("192.0.2.0/24"), Via: netip.MustParseAddr("10.0.0.2")}},
+		DNS:    DNS{Servers: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Search: []string{"corp"}},
+		MTU:    1400, NTP: []netip.Addr{netip.MustParseAddr("10.0.0.3")},
+	}
+}
+
+func TestEqualSeesEveryField(t *testing.T) {
+	if !full().Equal(full()) {
+		t.Error("a configuration does not equal its twin")
+	}
+	for name, change := range map[string]func(*Config){
+		"address": func(c *Config) { c.Address = netip.MustParsePrefix("10.0.0.6/24") },
+		"prefix":  func(c *Config) { c.Address = netip.MustParsePrefix("10.0.0.5/16") },
+		"gateway": func(c *Config) { c.Gateway = netip.Addr{} },
+		"routes":  func(c *Config) { c.Routes = nil },
+		"via":     func(c *Config) { c.Routes = []Route{{Dest: c.Routes[0].Dest}} },
+		"servers": func(c *Config) { c.DNS.Servers = nil },
+		"search":  func(c *Config) { c.DNS.Search = []string{"lab"} },
+		"MTU":     func(c *Config) { c.MTU = 0 },
+		"NTP":     func(c *Config) { c.NTP = nil },
+	} {
+		c := full()
+		change(&c)
+		if c.Equal(full()) {
+			t.Errorf("another %s is not seen", name)
+		}
+	}
+}
+
+func TestZeroAsksForNothing(t *testing.T) {
+	if !(Config{}).IsZero() || full().IsZero() {
+		t.Error("IsZero is wrong")
+	}
+	if got := (Config{}).EffectiveMTU(); got != DefaultMTU {
+		t.Errorf("MTU of nothing said: %d, want %d", got, DefaultMTU)
+	}
+	if a, b := (Config{MTU: DefaultMTU}), (Config{}); !a.Equal(b) {
+		t.Error("the default MTU, said or not, differs")
+	}
+}
