@@ -1,0 +1,56 @@
+package session
+
+import (
+	"crypto/tls"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"softether-go/pkg/session/sessiontest"
+	"softether-go/pkg/wire"
+)
+
+func TestMain(m *testing.M) {
+	before := runtime.NumGoroutine()
+	code := m.Run()
+	for range 200 {
+		if runtime.NumGoroutine() <= before {
+			os.Exit(code)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	buf := make([]byte, 1<<20)
+	os.Stderr.WriteString("goroutines left behind:\n" + string(buf[:runtime.Stack(buf, true)]))
+	os.Exit(1)
+}
+
+type peer = sessiontest.Peer
+
+// server returns a Config whose connections are answered by script.
+func server(t testing.TB, script func(*peer)) Config {
+	t.Helper()
+	return serverWith(t, sessiontest.Certificate(t, nil), script)
+}
+
+func serverWith(t testing.TB, cert tls.Certificate, script func(*peer)) Config {
+	return Config{
+		Host: "vpn.test", Hub: "HUB", User: "bob", Auth: wire.HashedPass, Password: "secret",
+		Trust:       Trust{Insecure: true},
+		DialContext: sessiontest.Dialer(t, cert, script),
+	}
+}
+
+// dial opens a session that ends with the test.
+func dial(t testing.TB, cfg Config) *Session {
+	t.Helper()
+	s, err := Dial(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func contains(err error, text string) bool { return err != nil && strings.Contains(err.Error(), text) }

@@ -1,0 +1,92 @@
+package session
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Trust says which servers to believe. The zero value is the system's
+// certification authorities and the host name. Exactly one way applies: pins
+// before Insecure before authorities.
+type Trust struct {
+	// Roots replaces the system's certification authorities.
+	Roots *x509.CertPool
+	// Pins accepts exactly the certificates whose SHA-256, or whose public key's
+	// (SubjectPublicKeyInfo), is among them; names and dates do not matter then.
+	Pins [][sha256.Size]byte
+	// Insecure accepts anyone.
+	Insecure bool
+}
+
+// config returns a TLS client configuration that enforces t for host.
+func (t Trust) config(host string) *tls.Config {
+	c := &tls.Config{
+		ServerName: host,
+		RootCAs:    t.Roots,
+		MinVersion: tls.VersionTLS12,
+		// Small first records would cut every batch in pieces.
+		DynamicRecordSizingDisabled: true,
+	}
+	if len(t.Pins) > 0 {
+		c.InsecureSkipVerify = true // the pin is the verification
+		c.VerifyConnection = t.checkPins
+	} else if t.Insecure {
+		c.InsecureSkipVerify = true
+	}
+	return c
+}
+
+func (t Trust) checkPins(state tls.ConnectionState) error {
+	leaf := state.PeerCertificates[0]
+	if slices.Contains(t.Pins, sha256.Sum256(leaf.Raw)) ||
+		slices.Contains(t.Pins, sha256.Sum256(leaf.RawSubjectPublicKeyInfo)) {
+		return nil
+	}
+	return &UntrustedError{Certificate: leaf, Pinned: true, Err: errors.New("it is not the pinned one")}
+}
+
+// UntrustedError says that a server's certificate was refused, and how to accept
+// it if it is the right one.
+type UntrustedError struct {
+	Certificate *x509.Certificate
+	Pinned      bool // pins were given, and it is not among them
+	Err         error
+}
+
+func (e *UntrustedError) Error() string {
+	sum := sha256.Sum256(e.Certificate.Raw)
+	remedy := "if this is your server, trust exactly this certificate with -pin sha256:"
+	if e.Pinned {
+		remedy = "somebody may be in between; if the server has a new certificate, use -pin sha256:"
+	}
+	return fmt.Sprintf("the certificate of %q is not trusted: %v; %s%s",
+		clipName(e.Certificate.Subject.CommonName), e.Err, remedy, hex.EncodeToString(sum[:]))
+}
+
+// Unwrap returns the verdict.
+func (e *UntrustedError) Unwrap() error { return e.Err }
+
+func clipName(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "…"
+	}
+	return s
+}
+
+// explainTLS turns a handshake's error into one that says what to do.
+func explainTLS(err error) error {
+	var verify *tls.CertificateVerificationError
+	if errors.As(err, &verify) && len(verify.UnverifiedCertificates) > 0 {
+		return &UntrustedError{Certificate: verify.UnverifiedCertificates[0], Err: verify.Err}
+	}
+	var plain tls.RecordHeaderError
+	if errors.As(err, &plain) {
+		return fmt.Errorf("the peer does not speak TLS; is this the server's port? (%w)", err)
+	}
+	return err
+}
