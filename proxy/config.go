@@ -1,0 +1,54 @@
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net"
+	"time"
+)
+
+// A Dialer opens connections to the targets of clients.
+//
+// The network is "tcp" and the address is host:port; host is an IP address or a
+// name, which the Dialer resolves. DialContext may be called from many goroutines
+// at once. It returns soon after ctx has ended. Its error matches the errors of
+// package syscall, *net.DNSError and os.ErrDeadlineExceeded by errors.Is and
+// errors.As where they apply: what the client is told depends on it.
+//
+// The connection's CloseWrite method, if it has one, passes on the end of the
+// client's data; SetLinger(0), if it has one, makes Close a reset; WriteTo and
+// ReadFrom, if it has them, carry the data. They return on a read deadline like
+// Read does, having delivered every byte taken, and may be continued after.
+type Dialer interface {
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Config is what SOCKS5 and HTTP servers have in common. Only Dialer is required.
+type Config struct {
+	Dialer Dialer
+	Auth   *Auth // who may use the proxy; nil means everyone
+
+	HandshakeTimeout time.Duration // from accept to the whole request, or for an HTTP header; zero means 10 s
+	DialTimeout      time.Duration // resolving included; zero means 30 s
+	IdleTimeout      time.Duration // of an HTTP connection between requests; zero means 2 min
+	HalfCloseTimeout time.Duration // silence allowed in a relay's last direction; zero means 5 min
+
+	MaxConns int          // clients at a time; zero means 4096
+	Log      *slog.Logger // nil discards
+}
+
+func (c Config) withDefaults() Config {
+	if c.Dialer == nil {
+		panic("proxy: Config.Dialer is nil")
+	}
+	c.HandshakeTimeout = cmp.Or(c.HandshakeTimeout, 10*time.Second)
+	c.DialTimeout = cmp.Or(c.DialTimeout, 30*time.Second)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
+	c.HalfCloseTimeout = cmp.Or(c.HalfCloseTimeout, 5*time.Minute)
+	c.MaxConns = cmp.Or(c.MaxConns, 4096)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}

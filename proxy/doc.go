@@ -1,0 +1,84 @@
+// Package proxy serves SOCKS5 and HTTP clients and reaches their targets through
+// a Dialer, which in this project dials inside the VPN tunnel.
+//
+// # Theory of operation
+//
+// Listen opens a listener and refuses one that strangers could use. A SOCKS5 or
+// an HTTP serves it: Serve accepts, one goroutine to a client, until its context
+// ends or Shutdown or Close is called.
+//
+// Each client says where it wants to go, in SOCKS5 (RFC 1928, with RFC 1929 user
+// and password) or HTTP (RFC 9110, CONNECT and absolute-form requests). The name
+// it gives is passed on unresolved: the Dialer resolves it where it dials, so
+// that no question leaks to the host's resolver. While the Dialer works, the
+// client's connection is watched: a client that hangs up ends its dial, and bytes
+// it sends ahead of the answer are kept for the target.
+//
+// Then bytes flow both ways in a relay. The end of one direction is passed on as
+// a half-close and the other goes on. A direction that is cut short resets the
+// side that waited for it, so that a truncated stream never looks complete.
+// Where the tunnel's connection knows how to copy (io.WriterTo, io.ReaderFrom) it
+// is handed the client's connection as it was accepted; otherwise bytes go
+// through pooled buffers.
+//
+// Absolute-form requests go through net/http's own server, ReverseProxy and
+// Transport, which settle framing: what a client sends with both a length and
+// chunks, or in several hosts' requests on one connection, is parsed and written
+// anew. Upgrades (WebSocket) are relayed after the 101.
+//
+// # What goes on the wire
+//
+// A failed dial is answered by its cause. The first row that applies counts, so
+// when several addresses of a name were tried, the most telling error wins.
+//
+//	cause                                SOCKS5 reply                  HTTP status
+//	name not resolved                    4 host unreachable            502
+//	connection refused, reset            5 connection refused          502
+//	not permitted                        2 not allowed by ruleset      403
+//	timed out                            6 TTL expired                 504
+//	host unreachable                     4 host unreachable            502
+//	network unreachable, tunnel down     3 network unreachable         502
+//	address family not usable            8 address type not supported  502
+//	anything else                        1 general failure             502
+//
+// SOCKS5 has no code for a timeout; 6 is what Tor answers, and curl and ssh print
+// any code's text. A malformed name or port is 1 (HTTP: 400). BIND, UDP ASSOCIATE
+// and unknown commands are 7, unknown address types 8, no common authentication
+// method 0xff. A wrong password is status 1 of RFC 1929 (HTTP: 407, Basic). A
+// client that speaks another version is disconnected; one that speaks HTTP to the
+// SOCKS5 port is told so.
+//
+// The HTTP proxy forwards end-to-end headers as they are. It removes hop-by-hop
+// ones, those that Connection lists, and every Proxy- header in both directions,
+// and adds none of Via, Forwarded, X-Forwarded-For or User-Agent. An https:// URL
+// in absolute form is answered 400: the proxy would have to judge the target's
+// certificate for the client, who should say CONNECT. So is an origin-form
+// request, with a hint. Proxy variables of the environment are never used. After a
+// CONNECT that failed the connection is closed, as what follows may be meant for
+// the target.
+//
+// # Limits
+//
+// At most MaxConns clients of one server at a time; more are closed at once and
+// counted. A handshake, or the header of a request, has HandshakeTimeout in total
+// however slowly its bytes come, and is bounded in size: about 1 KiB for SOCKS5,
+// 64 KiB for HTTP. A dial has DialTimeout. A relay has no time limit while both
+// directions are open, an idle ssh session being a good one; once one has ended,
+// the other may be silent for HalfCloseTimeout. An idle HTTP connection, a
+// client's or one of at most 64 to targets, is closed after IdleTimeout. A client
+// that closes its half after an absolute-form request counts as gone (net/http
+// cannot tell); after SOCKS5 or CONNECT it may, once it has sent bytes ahead.
+//
+// # Goroutines
+//
+// Serve owns all goroutines and connections it starts and returns when they have
+// ended, except that those of net/http's Transport end just after the connection
+// they read. A relay is two goroutines; an idle one holds no large buffer.
+//
+// # Errors
+//
+// Serve returns the context's error or net.ErrClosed. A failure to accept, such as
+// a lack of file descriptors, is logged, and accepting goes on after a pause. What
+// goes wrong for one client is answered to that client, counted by Reason, and
+// logged at level Debug; no credential is logged.
+package proxy

@@ -1,0 +1,275 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestMain fails when goroutines are left over.
+func TestMain(m *testing.M) {
+	before := runtime.NumGoroutine()
+	code := m.Run()
+	if flag.Lookup("test.fuzz").Value.String() != "" {
+		os.Exit(code) // the fuzzer leaves one of its own
+	}
+	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; {
+		if time.Now().After(end) {
+			buf := make([]byte, 1<<20)
+			fmt.Fprintf(os.Stderr, "%d goroutines left over:\n%s\n", runtime.NumGoroutine()-before, buf[:runtime.Stack(buf, true)])
+			os.Exit(max(code, 1))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	os.Exit(code)
+}
+
+// dialFunc is a Dialer.
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+func (f dialFunc) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return f(ctx, network, address)
+}
+
+// dialTo is a Dialer for which every target is at one address, as if names were
+// resolved in a tunnel. It remembers what was asked.
+type dialTo struct {
+	addr string
+
+	mu    sync.Mutex
+	asked []string
+}
+
+func (d *dialTo) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	d.mu.Lock()
+	d.asked = append(d.asked, address)
+	d.mu.Unlock()
+	var nd net.Dialer
+	return nd.DialContext(ctx, network, d.addr)
+}
+
+func (d *dialTo) addresses() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]string(nil), d.asked...)
+}
+
+// never is a Dialer whose dials last until their context ends. It tells when one
+// begins and how it ended.
+type never struct {
+	began chan string
+	ended chan error
+}
+
+func newNever() *never { return &never{make(chan string, 16), make(chan error, 16)} }
+
+func (n *never) DialContext(ctx context.Context, _, address string) (net.Conn, error) {
+	n.began <- address
+	<-ctx.Done()
+	n.ended <- context.Cause(ctx)
+	return nil, ctx.Err()
+}
+
+// service is what SOCKS5 and HTTP have in common.
+type service interface {
+	Serve(ctx context.Context, ln net.Listener) error
+	Shutdown(ctx context.Context) error
+	Close() error
+	Stats() Stats
+}
+
+// serve runs s on a loopback port until the test ends and returns its address.
+func serve(t testing.TB, s service) string {
+	t.Helper()
+	ln, err := Listen(t.Context(), "127.0.0.1:0", nil, LoopbackOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveOn(t, s, ln)
+	return ln.Addr().String()
+}
+
+// serveOn runs s on ln until the test ends.
+func serveOn(t testing.TB, s service, ln net.Listener) {
+	t.Helper()
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(context.Background(), ln) }()
+	t.Cleanup(func() {
+		s.Close()
+		if err := <-served; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Serve: got %v, want %v", err, net.ErrClosed)
+		}
+		if n := s.Stats().Open; n != 0 {
+			t.Errorf("clients after Serve: got %d, want 0", n)
+		}
+	})
+}
+
+// listenTCP accepts on a loopback port and runs handle for each connection, until
+// the test ends.
+func listenTCP(t testing.TB, handle func(c *net.TCPConn)) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				handle(c.(*net.TCPConn))
+			})
+		}
+	})
+	t.Cleanup(func() {
+		ln.Close()
+		wg.Wait()
+	})
+	return ln.Addr().String()
+}
+
+// echo answers with what it gets, and ends when the client has.
+func echo(c *net.TCPConn) {
+	io.Copy(c, c)
+	c.CloseWrite()
+}
+
+// connect opens a connection that lasts no longer than the test.
+func connect(t testing.TB, addr string) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(30 * time.Second)) // a hang fails
+	return c.(*net.TCPConn)
+}
+
+// send writes b, which must succeed.
+func send(t testing.TB, c net.Conn, b string) {
+	t.Helper()
+	if _, err := io.WriteString(c, b); err != nil {
+		t.Fatalf("write %q: %v", b, err)
+	}
+}
+
+// expect reads len(want) bytes, which must be want.
+func expect(t testing.TB, r io.Reader, want string) {
+	t.Helper()
+	b := make([]byte, len(want))
+	n, err := io.ReadFull(r, b)
+	if err != nil {
+		t.Fatalf("read: got %q and %v, want %q", b[:n], err, want)
+	}
+	if string(b) != want {
+		t.Fatalf("read: got %q, want %q", b, want)
+	}
+}
+
+// expectEOF reads the end.
+func expectEOF(t testing.TB, r io.Reader) {
+	t.Helper()
+	b, err := io.ReadAll(r)
+	if err != nil || len(b) > 0 {
+		t.Fatalf("read: got %q and %v, want EOF", b, err)
+	}
+}
+
+// memListener is a listener in memory, for virtual time.
+type memListener struct {
+	conns chan net.Conn
+	once  sync.Once
+	done  chan struct{}
+}
+
+func newMemListener() *memListener {
+	return &memListener{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (l *memListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *memListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *memListener) Addr() net.Addr { return addrString("memory") }
+
+// dial returns the client's end of a new connection.
+func (l *memListener) dial(t testing.TB) *memConn {
+	t.Helper()
+	client, server := memPipe()
+	t.Cleanup(func() { client.Close() })
+	l.conns <- server
+	return client
+}
+
+// memConn is one end of a connection in memory that can be closed by halves and
+// reset.
+type memConn struct {
+	net.Conn          // reads
+	out      net.Conn // writes
+	linger0  atomic.Bool
+	peer     *memConn
+	wasReset atomic.Bool // by the peer
+}
+
+func memPipe() (a, b *memConn) {
+	ar, bw := net.Pipe()
+	br, aw := net.Pipe()
+	a, b = &memConn{Conn: ar, out: aw}, &memConn{Conn: br, out: bw}
+	a.peer, b.peer = b, a
+	return a, b
+}
+
+var errReset = &net.OpError{Op: "read", Net: "memory", Err: errors.New("connection reset")}
+
+func (c *memConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == io.EOF && c.wasReset.Load() {
+		err = errReset
+	}
+	return n, err
+}
+
+func (c *memConn) Write(p []byte) (int, error) { return c.out.Write(p) }
+func (c *memConn) CloseWrite() error           { return c.out.Close() }
+
+func (c *memConn) SetLinger(sec int) error {
+	c.linger0.Store(sec == 0)
+	return nil
+}
+
+func (c *memConn) Close() error {
+	if c.linger0.Load() {
+		c.peer.wasReset.Store(true)
+	}
+	return errors.Join(c.out.Close(), c.Conn.Close())
+}
+
+func (c *memConn) SetDeadline(d time.Time) error {
+	return errors.Join(c.Conn.SetReadDeadline(d), c.out.SetWriteDeadline(d))
+}
+func (c *memConn) SetWriteDeadline(d time.Time) error { return c.out.SetWriteDeadline(d) }

@@ -1,0 +1,194 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"time"
+)
+
+// HTTP is an HTTP proxy server.
+type HTTP struct {
+	*server
+	transport *http.Transport
+	forwarder *httputil.ReverseProxy
+}
+
+const (
+	maxRequestHeader  = 64 << 10  // curl and browsers stay below; cookies are the bulk
+	maxResponseHeader = 256 << 10 // servers send more than they accept
+	maxIdleTargets    = 64        // connections kept to targets; a page uses a dozen
+	maxIdlePerTarget  = 8         // what a browser opens to one host, and two
+	targetBuffer      = 32 << 10  // read and write buffers of a connection to a target
+)
+
+// NewHTTP returns a server that is ready to Serve.
+func NewHTTP(c Config) *HTTP {
+	h := &HTTP{server: newServer(c)}
+	h.transport = &http.Transport{
+		Proxy:                  nil, // never the environment's: the tunnel is the way
+		DialContext:            h.dialTarget,
+		DisableCompression:     true, // the client's Accept-Encoding is the client's
+		MaxIdleConns:           maxIdleTargets,
+		MaxIdleConnsPerHost:    maxIdlePerTarget,
+		IdleConnTimeout:        h.IdleTimeout,
+		ExpectContinueTimeout:  time.Second, // RFC 9110 section 10.1.1: not for ever
+		MaxResponseHeaderBytes: maxResponseHeader,
+		ReadBufferSize:         targetBuffer,
+		WriteBufferSize:        targetBuffer,
+		Protocols:              http1(),
+	}
+	h.forwarder = &httputil.ReverseProxy{
+		Rewrite:        rewrite,
+		ModifyResponse: h.received,
+		ErrorHandler:   h.forwardFailed,
+		Transport:      h.transport,
+		FlushInterval:  -1, // what streams must not wait
+		BufferPool:     &h.buffers,
+		ErrorLog:       slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
+	}
+	return h
+}
+
+func http1() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	return p
+}
+
+// Serve serves the clients of ln until ctx ends, or Shutdown or Close is called,
+// and returns when they are gone. It closes ln. Several listeners may be served at
+// once.
+func (h *HTTP) Serve(ctx context.Context, ln net.Listener) error {
+	srv := &http.Server{
+		Handler:                      http.HandlerFunc(h.serveRequest),
+		ReadHeaderTimeout:            h.HandshakeTimeout,
+		IdleTimeout:                  h.IdleTimeout,
+		MaxHeaderBytes:               maxRequestHeader,
+		DisableGeneralOptionsHandler: true,
+		Protocols:                    http1(),
+		ErrorLog:                     slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
+	}
+	r, err := h.begin(ctx, ln, srv.Shutdown)
+	if err != nil {
+		return err
+	}
+	srv.BaseContext = func(net.Listener) context.Context { return r.ctx }
+	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, clientKey{}, &httpClient{conn: c, run: r})
+	}
+	srv.ConnState = func(c net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			r.remove(c) // a hijacked one is removed by its handler
+		}
+	}
+	_ = srv.Serve(r) // says only that r was closed
+	err = r.finish()
+	h.CloseIdle()
+	return err
+}
+
+// CloseIdle closes connections to targets that carry no request, such as those
+// made from an address that is no longer ours.
+func (h *HTTP) CloseIdle() { h.transport.CloseIdleConnections() }
+
+// httpClient is the client's connection behind a request's context.
+type httpClient struct {
+	conn net.Conn
+	run  *run
+}
+
+type clientKey struct{}
+
+// serveRequest answers one request.
+func (h *HTTP) serveRequest(rw http.ResponseWriter, req *http.Request) {
+	w := &response{ResponseWriter: rw}
+	c := req.Context().Value(clientKey{}).(*httpClient)
+	defer func() {
+		if w.hijacked {
+			c.run.remove(c.conn)
+		}
+	}()
+	if !h.permitted(req) {
+		w.Header().Set("Proxy-Authenticate", `Basic realm="softether-go", charset="UTF-8"`)
+		h.fail(w, req, Unauthorized, errors.New("no or wrong Proxy-Authorization"))
+		return
+	}
+	if req.Method == http.MethodConnect {
+		h.serveConnect(c.run.ctx, w, req)
+		return
+	}
+	h.serveForward(w, req)
+}
+
+// permitted checks the credentials of a request (RFC 9110 section 11.7.2).
+func (h *HTTP) permitted(req *http.Request) bool {
+	if h.Auth == nil {
+		return true
+	}
+	// The request for which net/http knows how to parse Basic credentials.
+	probe := http.Request{Header: http.Header{"Authorization": req.Header["Proxy-Authorization"]}}
+	user, password, ok := probe.BasicAuth()
+	return ok && h.Auth.permits([]byte(user), []byte(password))
+}
+
+// fail answers a request that cannot be fulfilled, in a sentence. After a CONNECT
+// the connection ends: what follows it may be meant for the target.
+func (h *HTTP) fail(w http.ResponseWriter, req *http.Request, why Reason, err error) {
+	h.refused(addrString(req.RemoteAddr), why, err)
+	head := w.Header()
+	head.Set("Content-Type", failType)
+	head.Set("X-Content-Type-Options", "nosniff")
+	if req.Method == http.MethodConnect {
+		head.Set("Connection", "close")
+	}
+	w.WriteHeader(reasons[why].status)
+	_, _ = io.WriteString(w, failText(why, err))
+}
+
+const failType = "text/plain; charset=utf-8"
+
+func failText(why Reason, err error) string {
+	return fmt.Sprintf("proxy: %s: %v\n", reasons[why].text, err)
+}
+
+// addrString is a net.Addr known by its text alone.
+type addrString string
+
+func (a addrString) Network() string { return "tcp" }
+func (a addrString) String() string  { return string(a) }
+
+// A response is the way back to a client. It notes when the connection becomes
+// ours, and keeps net/http from adding what the target did not say.
+type response struct {
+	http.ResponseWriter
+	hijacked bool
+}
+
+// Unwrap lets http.ResponseController flush.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Hijack notes that the connection is ours.
+func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	w.hijacked = err == nil
+	return c, rw, err
+}
+
+// WriteHeader sends the final header, or an informational one, which comes from
+// the target unfiltered.
+func (w *response) WriteHeader(status int) {
+	head := w.Header()
+	if status < http.StatusOK {
+		stripProxyHeaders(head)
+	} else if _, ok := head["Content-Type"]; !ok {
+		head["Content-Type"] = nil // a guess otherwise
+	}
+	w.ResponseWriter.WriteHeader(status)
+}

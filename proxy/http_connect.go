@@ -1,0 +1,60 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+const connectOK = "HTTP/1.1 200 Connection established\r\n\r\n"
+
+// serveConnect makes the client's connection a tunnel. It is taken over from
+// net/http before the dial: that would count a client which has sent its all and
+// closed its half as gone, and after a failure take what was meant for the target
+// for requests.
+func (h *HTTP) serveConnect(ctx context.Context, w *response, req *http.Request) {
+	address, err := connectTarget(req)
+	if err != nil {
+		h.fail(w, req, BadTarget, err)
+		return
+	}
+	client, rw, err := w.Hijack()
+	if err != nil {
+		h.fail(w, req, Other, err)
+		return
+	}
+	_ = client.SetDeadline(time.Time{})
+	// net/http's own reader would end the request's context at every error.
+	rest := io.MultiReader(bytes.NewReader(buffered(rw.Reader)), client)
+	h.serveTunnel(ctx, &tunnel{
+		client: client, buf: bufio.NewReaderSize(rest, readAhead), address: address,
+		granted: func(net.Addr) []byte { return []byte(connectOK) },
+		denied:  connectDenied,
+	})
+}
+
+// connectDenied is fail for a connection that is no longer net/http's.
+func connectDenied(why Reason, err error) []byte {
+	status, text := reasons[why].status, failText(why, err)
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nX-Content-Type-Options: nosniff\r\n"+
+		"Content-Length: %d\r\nConnection: close\r\n\r\n%s", status, http.StatusText(status), failType, len(text), text)
+}
+
+// connectTarget returns the address a CONNECT asks for.
+func connectTarget(req *http.Request) (string, error) {
+	if req.ContentLength != 0 {
+		// Its bytes would be taken for the tunnel's (RFC 9110 section 9.3.6).
+		return "", errors.New("CONNECT with a body")
+	}
+	if strings.Contains(req.RequestURI, "/") {
+		return "", errors.New("CONNECT wants host:port alone")
+	}
+	return authority(req.RequestURI, 0)
+}

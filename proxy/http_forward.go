@@ -1,0 +1,172 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"slices"
+	"strings"
+)
+
+// serveForward passes an absolute-form request on (RFC 9112 section 3.2.2).
+func (h *HTTP) serveForward(w *response, req *http.Request) {
+	if err := checkForward(req); err != nil {
+		h.fail(w, req, BadTarget, err)
+		return
+	}
+	// An answer may come while the client still sends; net/http would read the
+	// rest of the request first.
+	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/1 always can
+	ctx := context.WithValue(req.Context(), requestKey{}, req.Context())
+	h.forwarder.ServeHTTP(w, req.WithContext(ctx))
+}
+
+// checkForward reports what cannot be passed on.
+func checkForward(req *http.Request) error {
+	switch req.URL.Scheme {
+	case "http":
+		_, err := authority(req.URL.Host, 80)
+		return err
+	case "":
+		return errors.New("this is a proxy, not a web server: " +
+			"configure it as the HTTP proxy of a program, such as curl -x http://host:port")
+	case "https":
+		return errors.New("an https URL is reached by CONNECT, so that the client checks the certificate")
+	}
+	return fmt.Errorf("scheme %q cannot be proxied", req.URL.Scheme)
+}
+
+// rewrite undoes what ReverseProxy does to a request on a server's behalf, and
+// takes out what was meant for the proxy.
+func rewrite(pr *httputil.ProxyRequest) {
+	in, out := pr.In, pr.Out
+	out.URL.RawQuery = in.URL.RawQuery // even if it is none we can parse
+	if len(in.Trailer) > 0 && out.Body != nil {
+		out.Body = &trailerBody{ReadCloser: out.Body, in: in, out: out}
+	}
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if v, ok := in.Header[name]; ok && !listed(in.Header["Connection"], name) {
+			out.Header[name] = v // the client's own words
+		}
+	}
+	stripProxyHeaders(out.Header)
+	if in.Method == http.MethodOptions && in.URL.Path == "" && in.URL.RawQuery == "" {
+		out.URL.Path = "*" // of the server as a whole; RFC 9112 section 3.2.4
+	}
+}
+
+// A trailerBody is the body of a request that passes the trailers on as it ends,
+// which is when they are known. The map itself cannot be shared: the server may end
+// the body too, on a goroutine other than the Transport's.
+type trailerBody struct {
+	io.ReadCloser
+	in, out *http.Request
+}
+
+func (b *trailerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		for name := range b.out.Trailer { // those that were announced
+			b.out.Trailer[name] = b.in.Trailer[name]
+		}
+	}
+	return n, err
+}
+
+// listed reports whether a header of comma-separated tokens has this one.
+func listed(values []string, token string) bool {
+	return slices.ContainsFunc(values, func(v string) bool {
+		for t := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// stripProxyHeaders removes what is between a client and its proxy alone (RFC 9110
+// section 11.7), and the likes of Proxy-Connection.
+func stripProxyHeaders(head http.Header) {
+	for name := range head {
+		if strings.HasPrefix(name, "Proxy-") {
+			delete(head, name)
+		}
+	}
+}
+
+// received sees each response before it is passed back.
+func (h *HTTP) received(res *http.Response) error {
+	h.counters.requests.Add(1)
+	stripProxyHeaders(res.Header)
+	return nil
+}
+
+// forwardFailed answers when there is no response.
+func (h *HTTP) forwardFailed(w http.ResponseWriter, req *http.Request, err error) {
+	why := Other
+	if de, ok := errors.AsType[*dialError](err); ok {
+		why = de.why
+	} else if req.Context().Err() != nil {
+		why = Canceled
+	} else if isTimeout(err) {
+		why = Timeout
+	}
+	h.fail(w, req, why, err)
+}
+
+// requestKey finds the context of the request a dial is for.
+type requestKey struct{}
+
+// A dialError carries a Reason through the Transport.
+type dialError struct {
+	why Reason
+	err error
+}
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+// dialTarget dials for the Transport, which would let a dial go on for another
+// request to use when the one it began for is gone. That may never come, so here
+// the dial ends with its request.
+func (h *HTTP) dialTarget(ctx context.Context, _, address string) (net.Conn, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if req, ok := ctx.Value(requestKey{}).(context.Context); ok {
+		defer context.AfterFunc(req, func() { cancel(context.Cause(req)) })()
+	}
+	conn, why, err := h.connect(ctx, address)
+	if err != nil {
+		return nil, &dialError{why, err}
+	}
+	return &targetConn{Conn: conn, counters: &h.counters}, nil
+}
+
+// A targetConn counts the bytes of a connection that the Transport uses.
+type targetConn struct {
+	net.Conn
+	counters *counters
+}
+
+func (c *targetConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.counters.inbound.Add(uint64(n))
+	return n, err
+}
+
+func (c *targetConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.counters.outbound.Add(uint64(n))
+	return n, err
+}
+
+// CloseWrite passes on the end of an upgraded connection's client.
+func (c *targetConn) CloseWrite() error {
+	closeWrite(c.Conn)
+	return nil
+}

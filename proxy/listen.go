@@ -1,0 +1,101 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+)
+
+// Exposure says from where a proxy may be reached when it asks no password.
+type Exposure uint8
+
+const (
+	// LoopbackOnly is for this machine's own programs.
+	LoopbackOnly Exposure = iota
+	// AllowOpen is for everyone who reaches the address.
+	AllowOpen
+)
+
+// ErrOpen means that a listener would have let strangers use the tunnel.
+var ErrOpen = errors.New("anyone who reaches this address could use the VPN: " +
+	"set a proxy user and password, listen on 127.0.0.1, or allow it with -proxy-open")
+
+// Listen listens on a TCP address, host:port, for a proxy that asks for auth. An
+// address beyond loopback needs auth or AllowOpen, otherwise the error is
+// ErrOpen. An error is one line that says what to do.
+func Listen(ctx context.Context, addr string, auth *Auth, exposure Exposure) (net.Listener, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %q: give an address and a port, such as 127.0.0.1:1080", addr)
+	}
+	if host == "localhost" {
+		// Not looked up: a resolver may say otherwise.
+		host = "127.0.0.1"
+	}
+	if auth == nil && exposure != AllowOpen {
+		if err := checkLoopback(ctx, host); err != nil {
+			return nil, fmt.Errorf("listen on %s: %w", addr, err)
+		}
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", addr, bindError(err))
+	}
+	return ln, nil
+}
+
+// checkLoopback returns nil if host is nothing but loopback addresses. An empty
+// host is all addresses.
+func checkLoopback(ctx context.Context, host string) error {
+	if host == "" {
+		return ErrOpen
+	}
+	addrs := make([]netip.Addr, 1)
+	var err error
+	if addrs[0], err = netip.ParseAddr(host); err != nil {
+		// The name of a listening address is this machine's own business, so
+		// it is the one name the host's resolver may see.
+		if addrs, err = net.DefaultResolver.LookupNetIP(ctx, "ip", host); err != nil {
+			return err
+		}
+	}
+	for _, a := range addrs {
+		if !a.Unmap().IsLoopback() {
+			return ErrOpen
+		}
+	}
+	return nil
+}
+
+// bindAdvice is what to do about an error of bind. Windows has numbers of its own
+// for these, beyond every other system's (winsock2.h).
+var bindAdvice = []struct {
+	errno, windows syscall.Errno
+	advice         string
+}{
+	{syscall.EADDRINUSE, 10048, "the port is in use: end the program that holds it, or choose another port"},
+	{syscall.EACCES, 10013, "no permission for this port: choose one above 1023"},
+	{syscall.EADDRNOTAVAIL, 10049, "this machine has no such address: choose one it has, such as 127.0.0.1"},
+}
+
+func bindError(err error) error {
+	for _, b := range bindAdvice {
+		if errors.Is(err, b.errno) || errors.Is(err, b.windows) {
+			return &adviceError{b.advice, err}
+		}
+	}
+	return err
+}
+
+// An adviceError reads as its advice alone and keeps the cause.
+type adviceError struct {
+	advice string
+	cause  error
+}
+
+func (e *adviceError) Error() string { return e.advice }
+func (e *adviceError) Unwrap() error { return e.cause }

@@ -1,0 +1,379 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// startRelay relays between the inner ends of two connections in memory, and
+// returns the outer ends and the outcome.
+func startRelay(t *testing.T, ctx context.Context, early string) (client, target *memConn, s *server, ended <-chan error) {
+	t.Helper()
+	client, inner := memPipe()
+	outer, target := memPipe()
+	s = newServer(Config{Dialer: newNever()})
+	done := make(chan error, 1)
+	r := &relay{client: inner, target: outer, early: []byte(early), srv: s}
+	go func() { done <- r.run(ctx) }()
+	t.Cleanup(func() {
+		client.Close()
+		target.Close()
+	})
+	return client, target, s, done
+}
+
+func TestRelayPassesOnHalfClose(t *testing.T) {
+	tests := []struct {
+		name        string
+		first, last func(client, target *memConn) *memConn
+	}{
+		{"client ends first", func(c, _ *memConn) *memConn { return c }, func(_, t *memConn) *memConn { return t }},
+		{"target ends first", func(_, t *memConn) *memConn { return t }, func(c, _ *memConn) *memConn { return c }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, target, _, ended := startRelay(t, t.Context(), "")
+				first, last := tt.first(client, target), tt.last(client, target)
+				go func() {
+					io.WriteString(first, "request")
+					first.CloseWrite()
+				}()
+				expect(t, last, "request")
+				expectEOF(t, last)
+				time.Sleep(4 * time.Minute) // thinking, within the limit
+				go func() {
+					io.WriteString(last, "answer")
+					last.CloseWrite()
+				}()
+				expect(t, first, "answer")
+				expectEOF(t, first)
+				if err := <-ended; err != nil {
+					t.Errorf("outcome: got %v, want nil", err)
+				}
+			})
+		})
+	}
+}
+
+// With one direction over, the other may be slow for ever but not silent.
+func TestRelayLimitsSilenceOfLastDirection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, target, _, ended := startRelay(t, t.Context(), "")
+		client.CloseWrite()
+		expectEOF(t, target)
+		for range 10 { // 40 minutes
+			time.Sleep(4 * time.Minute)
+			go io.WriteString(target, "x")
+			expect(t, client, "x")
+		}
+		begin := time.Now()
+		_, err := io.ReadAll(client)
+		if !errors.Is(err, errReset) {
+			t.Errorf("client: got %v, want %v", err, errReset)
+		}
+		if d := time.Since(begin); d > 10*time.Minute {
+			t.Errorf("silence lasted %v, want at most twice the limit of 5m", d)
+		}
+		if err := <-ended; !isTimeout(err) {
+			t.Errorf("outcome: got %v, want a timeout", err)
+		}
+	})
+}
+
+func TestRelayHasNoLimitWhileBothDirectionsAreOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, target, s, _ := startRelay(t, t.Context(), "")
+		time.Sleep(1000 * time.Hour)
+		go io.WriteString(target, "good morning")
+		expect(t, client, "good morning")
+		synctest.Wait()
+		if got, want := s.Stats().Inbound, uint64(len("good morning")); got != want {
+			t.Errorf("inbound bytes: got %d, want %d", got, want)
+		}
+	})
+}
+
+// A stream that was cut must not look complete to whoever reads it.
+func TestRelayPassesOnReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, target, _, ended := startRelay(t, t.Context(), "")
+		go func() {
+			io.WriteString(target, "half an ans")
+			reset(target)
+		}()
+		expect(t, client, "half an ans")
+		if _, err := io.ReadAll(client); !errors.Is(err, errReset) {
+			t.Errorf("client: got %v, want %v", err, errReset)
+		}
+		if err := <-ended; !errors.Is(err, errReset) {
+			t.Errorf("outcome: got %v, want %v", err, errReset)
+		}
+	})
+}
+
+func TestRelayEndsWithContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		client, target, _, ended := startRelay(t, ctx, "")
+		synctest.Wait()
+		cancel()
+		for name, c := range map[string]*memConn{"client": client, "target": target} {
+			if _, err := io.ReadAll(c); !errors.Is(err, errReset) {
+				t.Errorf("%s: got %v, want %v", name, err, errReset)
+			}
+		}
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("outcome: got %v, want %v", err, context.Canceled)
+		}
+	})
+}
+
+// refusesWrites is a target that answers and will hear no more, as a server does
+// that rejects an upload.
+type refusesWrites struct{ *memConn }
+
+func (refusesWrites) Write([]byte) (int, error) {
+	return 0, &net.OpError{Op: "write", Err: io.ErrClosedPipe}
+}
+
+func TestRelayDeliversAnswerToRejectedUpload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, inner := memPipe()
+		outer, target := memPipe()
+		r := &relay{client: inner, target: refusesWrites{outer}, srv: newServer(Config{Dialer: newNever()})}
+		ended := make(chan error, 1)
+		go func() { ended <- r.run(t.Context()) }()
+		send(t, client, "upload")
+		synctest.Wait() // the write has failed
+		go func() {
+			io.WriteString(target, "too large")
+			target.CloseWrite()
+		}()
+		expect(t, client, "too large")
+		expectEOF(t, client)
+		if _, err := io.ReadAll(target); !errors.Is(err, errReset) {
+			t.Errorf("target, which did not get all: got %v, want %v", err, errReset)
+		}
+		if err := <-ended; !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("outcome: got %v, want %v", err, io.ErrClosedPipe)
+		}
+		client.Close()
+	})
+}
+
+// own is a connection that copies by itself, as the stack's do. It passes the peer
+// it was given to seen.
+type own struct {
+	*memConn
+	wrote, read chan<- any
+}
+
+func (c own) WriteTo(w io.Writer) (int64, error) {
+	c.wrote <- w
+	return io.Copy(w, c.memConn)
+}
+
+func (c own) ReadFrom(r io.Reader) (int64, error) {
+	c.read <- r
+	return io.Copy(struct{ io.Writer }{c.memConn}, struct{ io.Reader }{r})
+}
+
+// A tunnel connection that copies by itself is given the kernel's connection, after
+// what was sent ahead.
+func TestRelayLetsTunnelCopy(t *testing.T) {
+	wrote, read := make(chan any, 1), make(chan any, 1)
+	accepted := make(chan *net.TCPConn, 1)
+	ended := make(chan error, 1)
+	outer, target := memPipe()
+	s := newServer(Config{Dialer: newNever()})
+	client := connect(t, listenTCP(t, func(c *net.TCPConn) {
+		accepted <- c
+		r := &relay{client: c, target: own{outer, wrote, read}, early: []byte("early "), srv: s}
+		ended <- r.run(t.Context())
+	}))
+	go func() {
+		io.WriteString(client, "late")
+		client.CloseWrite()
+	}()
+	expect(t, target, "early late")
+	expectEOF(t, target)
+	go func() {
+		io.WriteString(target, "answer")
+		target.CloseWrite()
+	}()
+	expect(t, client, "answer")
+	expectEOF(t, client)
+	if err := <-ended; err != nil {
+		t.Errorf("outcome: got %v, want nil", err)
+	}
+	c := <-accepted
+	if got := <-wrote; got != c {
+		t.Errorf("WriteTo was given a %T, want the accepted connection", got)
+	}
+	if got := <-read; got != c {
+		t.Errorf("ReadFrom was given a %T, want the accepted connection", got)
+	}
+	if st := s.Stats(); st.Inbound != 6 || st.Outbound != 10 {
+		t.Errorf("bytes: got %d inbound and %d outbound, want 6 and 10", st.Inbound, st.Outbound)
+	}
+}
+
+// A connection that copies by itself may be stopped by the silence limit and go on.
+func TestRelayLimitsSilenceOfTunnelCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, inner := memPipe()
+		outer, target := memPipe()
+		seen := make(chan any, 100)
+		r := &relay{client: inner, target: own{outer, seen, seen}, srv: newServer(Config{Dialer: newNever()})}
+		ended := make(chan error, 1)
+		go func() { ended <- r.run(t.Context()) }()
+		client.CloseWrite()
+		expectEOF(t, target)
+		for range 10 {
+			time.Sleep(4 * time.Minute)
+			go io.WriteString(target, "x")
+			expect(t, client, "x")
+		}
+		if _, err := io.ReadAll(client); !errors.Is(err, errReset) {
+			t.Errorf("client: got %v, want %v", err, errReset)
+		}
+		if err := <-ended; !isTimeout(err) {
+			t.Errorf("outcome: got %v, want a timeout", err)
+		}
+		target.Close()
+	})
+}
+
+// Whatever sizes bytes come in, all arrive in order.
+func TestRelayCarriesAllSizes(t *testing.T) {
+	client, inner := memPipe()
+	outer, target := memPipe()
+	s := newServer(Config{Dialer: newNever()})
+	r := &relay{client: inner, target: outer, early: []byte("early"), srv: s}
+	var wg sync.WaitGroup
+	wg.Go(func() { r.run(t.Context()) })
+	defer wg.Wait()
+
+	rnd := rand.New(rand.NewPCG(1, 2))
+	data := make([]byte, 8<<20)
+	for i := range data {
+		data[i] = byte(rnd.Uint32())
+	}
+	sizes := []int{1, smallBuffer - 1, smallBuffer, smallBuffer + 1, largeBuffer - 1, largeBuffer, largeBuffer + 1, 3 * largeBuffer}
+	write := func(c *memConn, d []byte) {
+		for i := 0; len(d) > 0; i++ {
+			n := min(sizes[i%len(sizes)], len(d))
+			c.Write(d[:n])
+			d = d[n:]
+		}
+		c.CloseWrite()
+	}
+	wg.Go(func() { write(client, data) })
+	wg.Go(func() { write(target, data) })
+	var up, down [sha256.Size]byte
+	var reading sync.WaitGroup
+	reading.Go(func() { b, _ := io.ReadAll(target); up = sha256.Sum256(b) })
+	reading.Go(func() { b, _ := io.ReadAll(client); down = sha256.Sum256(b) })
+	reading.Wait()
+	if want := sha256.Sum256(slices.Concat([]byte("early"), data)); up != want {
+		t.Errorf("outbound: other bytes arrived than were sent")
+	}
+	if want := sha256.Sum256(data); down != want {
+		t.Errorf("inbound: other bytes arrived than were sent")
+	}
+	if n := s.buffers.lent.Load(); n != 0 {
+		t.Errorf("large buffers lent at the end: got %d, want 0", n)
+	}
+}
+
+// Idle relays hold no large buffer, whatever they carried before.
+func TestRelayIdleHoldsNoLargeBuffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, target, s, _ := startRelay(t, t.Context(), "")
+		burst := bytes.Repeat([]byte("x"), 2*largeBuffer+1)
+		var most atomic.Int64
+		go client.Write(burst)
+		got := make([]byte, len(burst))
+		for n := 0; n < len(got); {
+			m, err := target.Read(got[n:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += m
+			most.Store(max(most.Load(), s.buffers.lent.Load()))
+		}
+		synctest.Wait()
+		if most.Load() == 0 {
+			t.Error("the burst used no large buffer, so this test shows nothing")
+		}
+		if n := s.buffers.lent.Load(); n != 0 {
+			t.Errorf("large buffers lent while idle: got %d, want 0", n)
+		}
+	})
+}
+
+// chunks is a source of n full reads and a sink of anything.
+type chunks struct {
+	net.Conn
+	n int
+}
+
+func (c *chunks) Read(p []byte) (int, error) {
+	if c.n == 0 {
+		return 0, io.EOF
+	}
+	c.n--
+	return len(p), nil
+}
+
+func (c *chunks) Write(p []byte) (int, error) { return len(p), nil }
+
+// What a relay allocates does not grow with what it carries.
+func TestRelayAllocatesNothingPerChunk(t *testing.T) {
+	var b buffers
+	var count atomic.Uint64
+	allocs := func(n int) float64 {
+		src := &chunks{}
+		f := &flow{src: src, dst: &chunks{}, count: &count}
+		return testing.AllocsPerRun(100, func() {
+			src.n = n
+			if _, err := b.pump(f); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	allocs(10) // fills the pool
+	if few, many := allocs(10), allocs(10_000); many > few {
+		t.Errorf("allocations: got %v for 10000 chunks, want no more than the %v for 10", many, few)
+	}
+}
+
+func BenchmarkRelay(b *testing.B) {
+	var bufs buffers
+	target := listenTCP(b, func(c *net.TCPConn) { io.Copy(io.Discard, struct{ io.Reader }{c}) })
+	s := NewSOCKS5(Config{Dialer: &dialTo{addr: target}})
+	c := connect(b, serve(b, s))
+	send(b, c, hello+toName)
+	io.CopyN(io.Discard, c, int64(len(helloReply+granted)))
+	c.SetDeadline(time.Time{})
+	chunk := bufs.Get()
+	b.SetBytes(int64(len(chunk)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Write(chunk); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

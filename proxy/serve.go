@@ -1,0 +1,235 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// server is what both kinds of proxy share: configuration, counters, and the life
+// of listeners and connections.
+type server struct {
+	Config
+	counters  counters
+	buffers   buffers
+	limitSaid atomic.Int64 // when the limit was last logged, Unix seconds
+
+	mu     sync.Mutex // guards closed and runs
+	closed bool
+	runs   map[*run]struct{}
+}
+
+func newServer(c Config) *server {
+	return &server{Config: c.withDefaults(), runs: make(map[*run]struct{})}
+}
+
+// A run is one call of Serve: its listener and the clients that came by it. It is
+// itself the listener that Serve accepts from, within the limits, and it lasts
+// until its last client has gone.
+type run struct {
+	net.Listener
+	srv    *server
+	ctx    context.Context // of every client; ends when the run must
+	cancel context.CancelCauseFunc
+	drain  func(context.Context) error // makes idle clients go; may be nil
+
+	stopOnce sync.Once
+	stopped  chan struct{} // closed when no more clients are accepted
+	closer   chan struct{} // closed when the closing goroutine has ended
+	done     chan struct{} // closed when Serve is about to return
+
+	mu      sync.Mutex // guards conns
+	conns   map[net.Conn]struct{}
+	clients sync.WaitGroup
+}
+
+// begin starts a run on ln; every run is ended with finish.
+func (s *server) begin(ctx context.Context, ln net.Listener, drain func(context.Context) error) (*run, error) {
+	r := &run{
+		Listener: ln, srv: s, drain: drain,
+		stopped: make(chan struct{}), closer: make(chan struct{}), done: make(chan struct{}),
+		conns: make(map[net.Conn]struct{}),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		ln.Close()
+		return nil, net.ErrClosed
+	}
+	r.ctx, r.cancel = context.WithCancelCause(ctx)
+	s.runs[r] = struct{}{}
+	go r.closeWhenDone() // awaited in finish
+	return r, nil
+}
+
+// finish waits for the clients and returns why the run ended.
+func (r *run) finish() error {
+	r.Close()
+	r.clients.Wait()
+	r.cancel(net.ErrClosed)
+	<-r.closer
+	r.srv.mu.Lock()
+	delete(r.srv.runs, r)
+	r.srv.mu.Unlock()
+	close(r.done)
+	return context.Cause(r.ctx)
+}
+
+// closeWhenDone cuts off every client when the run's context ends.
+func (r *run) closeWhenDone() {
+	defer close(r.closer)
+	<-r.ctx.Done()
+	r.Close()
+	r.mu.Lock()
+	conns := slices.Collect(maps.Keys(r.conns))
+	r.mu.Unlock()
+	for _, c := range conns {
+		reset(c)
+	}
+}
+
+// Close ends accepting; connected clients stay.
+func (r *run) Close() error {
+	r.stopOnce.Do(func() { close(r.stopped) })
+	return r.Listener.Close()
+}
+
+// Pauses after a failed accept, as a lack of descriptors does not go away at once.
+const (
+	minAcceptPause = 5 * time.Millisecond
+	maxAcceptPause = time.Second
+)
+
+// Accept returns the next client within the limits; remove must be called for it.
+// Its only error is net.ErrClosed.
+func (r *run) Accept() (net.Conn, error) {
+	pause := minAcceptPause
+	for {
+		c, err := r.Listener.Accept()
+		if err == nil {
+			pause = minAcceptPause
+			if r.add(c) {
+				return c, nil
+			}
+			c.Close()
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) || !r.pause(pause, err) {
+			return nil, net.ErrClosed
+		}
+		pause = min(2*pause, maxAcceptPause)
+	}
+}
+
+// pause waits after a failed accept and reports whether to go on.
+func (r *run) pause(d time.Duration, cause error) bool {
+	select {
+	case <-r.stopped: // the failure is that the listener closed
+		return false
+	default:
+	}
+	r.srv.Log.Warn("accepting proxy clients paused", "address", r.Addr(), "pause", d, "cause", cause)
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-r.stopped:
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// add counts c in, unless that would be too many or the run is over.
+func (r *run) add(c net.Conn) bool {
+	s := r.srv
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ctx.Err() != nil {
+		return false
+	}
+	if n := s.counters.open.Add(1); n > int64(s.MaxConns) {
+		s.counters.open.Add(-1)
+		s.limitReached(c)
+		return false
+	}
+	s.counters.accepted.Add(1)
+	r.conns[c] = struct{}{}
+	r.clients.Add(1)
+	return true
+}
+
+// limitReached counts, and logs once a minute.
+func (s *server) limitReached(c net.Conn) {
+	s.counters.refused[Limit].Add(1)
+	now, said := time.Now().Unix(), s.limitSaid.Load()
+	if now-said >= 60 && s.limitSaid.CompareAndSwap(said, now) {
+		s.Log.Warn("proxy client refused: too many connections", "client", c.RemoteAddr(), "limit", s.MaxConns)
+	}
+}
+
+// remove closes c and counts it out. Only the first call for c counts.
+func (r *run) remove(c net.Conn) {
+	c.Close()
+	r.mu.Lock()
+	_, ok := r.conns[c]
+	delete(r.conns, c)
+	r.mu.Unlock()
+	if ok {
+		r.srv.counters.open.Add(-1)
+		r.clients.Done()
+	}
+}
+
+// refused counts and logs what a client did not get.
+func (s *server) refused(client net.Addr, why Reason, err error) {
+	s.counters.refused[why].Add(1)
+	s.Log.Debug("proxy request refused", "client", client, "reason", slog.StringValue(why.String()), "cause", err)
+}
+
+// stop marks the server closed and returns its runs.
+func (s *server) stop() []*run {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	return slices.Collect(maps.Keys(s.runs))
+}
+
+// Shutdown stops accepting and waits until the clients have finished by
+// themselves. When ctx ends first, it does what Close does and returns ctx's error.
+func (s *server) Shutdown(ctx context.Context) error {
+	runs := s.stop()
+	for _, r := range runs {
+		r.Close()
+	}
+	for _, r := range runs {
+		if r.drain != nil {
+			_ = r.drain(ctx) // its only error is that of ctx
+		}
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			_ = s.Close()
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Close stops accepting, cuts off every client, and waits for Serve to end. It
+// always returns nil, and may be called again.
+func (s *server) Close() error {
+	runs := s.stop()
+	for _, r := range runs {
+		r.cancel(net.ErrClosed)
+	}
+	for _, r := range runs {
+		<-r.done
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// A tunnel is a client's wish for a connection of its own to a target, by SOCKS5
+// or CONNECT: what they have in common after it was understood.
+type tunnel struct {
+	client  net.Conn
+	buf     *bufio.Reader // of client; may hold bytes for the target
+	address string
+	granted func(bound net.Addr) []byte        // the answer to success
+	denied  func(why Reason, err error) []byte // the answer to failure
+}
+
+// serveTunnel dials, answers, and relays until the end. The caller closes the client's
+// connection.
+func (s *server) serveTunnel(ctx context.Context, t *tunnel) {
+	conn, early, ref := s.dialTunnel(ctx, t)
+	if ref != nil {
+		s.refuse(t.client, ref)
+		return
+	}
+	client := t.client
+	_ = client.SetWriteDeadline(time.Now().Add(s.HandshakeTimeout))
+	if _, err := client.Write(t.granted(conn.LocalAddr())); err != nil {
+		reset(conn)
+		s.refused(client.RemoteAddr(), Canceled, err)
+		return
+	}
+	_ = client.SetWriteDeadline(time.Time{})
+	s.counters.requests.Add(1)
+	address := t.address
+	*t = tunnel{} // its buffer must not live as long as the relay
+	rel := &relay{client: client, target: conn, early: early, srv: s}
+	if err := rel.run(ctx); err != nil {
+		s.Log.Debug("relay ended early", "client", client.RemoteAddr(), "target", address, "cause", err)
+	}
+}
+
+// dialTunnel connects for a client that may hang up meanwhile. It returns the
+// connection and what the client sent ahead.
+func (s *server) dialTunnel(ctx context.Context, t *tunnel) (net.Conn, []byte, *refusal) {
+	ctx, w := watchClient(ctx, t.client, t.buf)
+	conn, why, err := s.connect(ctx, t.address)
+	early := w.stop()
+	if err == nil {
+		return conn, early, nil
+	}
+	ref := &refusal{why: why, err: err}
+	if why != Canceled {
+		ref.answer = t.denied(why, err)
+	}
+	return nil, nil, ref
+}
+
+// connect dials within the limits, and tells why it could not.
+func (s *server) connect(ctx context.Context, address string) (net.Conn, Reason, error) {
+	dialCtx, cancel := context.WithTimeout(ctx, s.DialTimeout)
+	defer cancel()
+	conn, err := s.Dialer.DialContext(dialCtx, "tcp", address)
+	switch {
+	case ctx.Err() != nil: // whatever the dialer says
+		if err == nil {
+			reset(conn)
+		}
+		return nil, Canceled, fmt.Errorf("connect to %s: %w", address, context.Cause(ctx))
+	case err != nil:
+		return nil, dialReason(err), fmt.Errorf("connect to %s: %w", address, err)
+	}
+	return conn, 0, nil
+}
+
+// A refusal is how a client is turned away.
+type refusal struct {
+	why    Reason
+	answer []byte // to the client; may be empty
+	err    error  // for the log; nil if there is nothing to report
+}
+
+// How long and how much a client that was turned away may go on sending before it
+// has read the answer. RFC 1928 section 6 allows 10 s.
+const (
+	lingerTime  = time.Second
+	lingerBytes = 64 << 10
+)
+
+// refuse counts, answers, and gives the client time to read the answer: closing
+// with bytes unread would make it a reset, and the answer be lost.
+func (s *server) refuse(client net.Conn, ref *refusal) {
+	if ref.err == nil {
+		return
+	}
+	s.refused(client.RemoteAddr(), ref.why, ref.err)
+	if len(ref.answer) == 0 {
+		return
+	}
+	_ = client.SetDeadline(time.Now().Add(lingerTime))
+	if _, err := client.Write(ref.answer); err != nil {
+		return
+	}
+	hc, ok := client.(interface{ CloseWrite() error })
+	if !ok || hc.CloseWrite() != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, client, lingerBytes)
+}
