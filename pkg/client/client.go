@@ -1,0 +1,377 @@
+// Package client leads the life of a VPN: connect, get an address, carry frames,
+// lose the session, wait, again.
+//
+// # Theory of operation
+//
+// A Client owns no network of its own. It is handed a frame.Endpoint, which
+// produces and consumes frames, and a Configurer, which gives that endpoint its
+// addresses. Both outlive many sessions: while there is none, the endpoint keeps
+// its addresses and connections, and a new session that brings the same address
+// goes on as if nothing had happened.
+//
+// For each session there is one scope of goroutines:
+//
+//	session ──Run──► dhcp.Filter ──► endpoint      from the start
+//	endpoint ──────Run──────────► session          once an address is applied
+//	dhcp.Keep                                      renews, re-applies what changed
+//
+// The first to stop ends the others, and its error is the cause. A server may drop
+// frames from addresses that it did not see leased in this very session, so every
+// session asks DHCP again, beginning with the address we had.
+//
+// # Which errors end the program
+//
+// Run returns for an error that no retry can mend (a wrong password, a certificate
+// that is not trusted), for one of the endpoint or the Configurer, and when ctx
+// ends. All else is retried, after a delay that grows.
+//
+// # Order of stopping
+//
+// When ctx ends: frames stop, the lease is released, the session is closed with
+// TLS's notice, the zero configuration is applied. Whoever uses the endpoint (the
+// proxies) stops before, so that its last words still get through.
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"softether-go/pkg/dhcp"
+	"softether-go/pkg/frame"
+	"softether-go/pkg/netcfg"
+	"softether-go/pkg/session"
+	"softether-go/pkg/wire"
+)
+
+// A Configurer gives the endpoint its network configuration. Apply may be called
+// with the same value again, which makes the endpoint announce itself to a network
+// that may have forgotten it; the zero Config takes all back. An error means that
+// the configuration cannot work here, and ends the Client.
+type Configurer interface {
+	Apply(context.Context, netcfg.Config) error
+}
+
+const (
+	// leaseTimeout bounds the wait for an address on a fresh session. A hub whose
+	// DHCP server is slow answers within a few seconds.
+	leaseTimeout = 30 * time.Second
+	// stopGrace bounds what is still done for the session once ctx has ended.
+	stopGrace = time.Second
+	// slowStep is after how long a step is reported as still under way.
+	slowStep = 3 * time.Second
+)
+
+// Config says what a Client connects. Session, Endpoint and Configurer are required.
+type Config struct {
+	Session    session.Config
+	Endpoint   frame.Endpoint
+	Configurer Configurer
+
+	// DHCP asks for addresses; nil means that Static is used as it is.
+	DHCP   *dhcp.Config
+	Static netcfg.Config
+	// Adjust, if set, changes what a lease says before it is applied.
+	Adjust func(netcfg.Config) netcfg.Config
+
+	ReconnectDelay time.Duration // base of the delays; 0 means 5 s
+	ReconnectMax   time.Duration // their limit; 0 means 1 min, or ReconnectDelay if longer
+	OnState        func(State)   // told of each new state, must not block; may be nil
+	Log            *slog.Logger  // nil discards
+}
+
+func (c Config) withDefaults() Config {
+	if c.ReconnectDelay == 0 {
+		c.ReconnectDelay = 5 * time.Second
+	}
+	if c.ReconnectMax == 0 {
+		c.ReconnectMax = time.Minute
+	}
+	c.ReconnectMax = max(c.ReconnectMax, c.ReconnectDelay)
+	if c.OnState == nil {
+		c.OnState = func(State) {}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Session.UniqueID == [16]byte{} {
+		rand.Read(c.Session.UniqueID[:])
+	}
+	return c
+}
+
+// A Client keeps one VPN up.
+type Client struct {
+	cfg     Config
+	dhcp    *dhcp.Client // nil with static addresses
+	backoff backoff
+	state   atomic.Int32
+	since   time.Time // when the current session came up; zero while it is not. Run's only
+}
+
+// New returns a Client that Run brings to life.
+func New(cfg Config) *Client {
+	cfg = cfg.withDefaults()
+	c := &Client{cfg: cfg, backoff: backoff{base: cfg.ReconnectDelay, most: cfg.ReconnectMax}}
+	if cfg.DHCP != nil {
+		c.dhcp = dhcp.New(*cfg.DHCP)
+	}
+	return c
+}
+
+// State returns the present state. It may be called from any goroutine.
+func (c *Client) State() State { return State(c.state.Load()) }
+
+func (c *Client) enter(s State) {
+	c.state.Store(int32(s))
+	c.cfg.OnState(s)
+}
+
+// fatal marks an error that is not the network's fault.
+type fatal struct{ error }
+
+func (f fatal) Unwrap() error { return f.error }
+
+// Run keeps the VPN up until ctx ends, which it reports as ctx.Err(), or an error
+// that no retry can mend. It is called once.
+func (c *Client) Run(ctx context.Context) error {
+	defer c.enter(Stopped)
+	for {
+		err := c.once(ctx)
+		if ctx.Err() != nil {
+			return errors.Join(ctx.Err(), c.unconfigure())
+		}
+		delay, end := c.judge(err)
+		if end != nil {
+			return errors.Join(end, c.unconfigure())
+		}
+		c.enter(Waiting)
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), c.unconfigure())
+		case <-time.After(delay):
+		}
+	}
+}
+
+// unconfigure takes back the addresses. ctx has ended by then.
+func (c *Client) unconfigure() error {
+	return c.cfg.Configurer.Apply(context.Background(), netcfg.Config{})
+}
+
+// judge decides what follows a session's end: a wait, or the end of it all.
+func (c *Client) judge(cause error) (delay time.Duration, end error) {
+	var f fatal
+	var se *session.Error
+	advice := wire.Retry
+	switch {
+	case errors.As(cause, &f):
+		return 0, f.error
+	case errors.As(cause, &se):
+		advice = se.Advice()
+	}
+	if advice == wire.Never {
+		return 0, cause
+	}
+	up := time.Duration(0)
+	if !c.since.IsZero() {
+		up = time.Since(c.since)
+	}
+	if up >= stableAfter {
+		delay = c.backoff.afterStable()
+	} else {
+		delay = c.backoff.next(advice == wire.Wait)
+	}
+	delay = delay.Round(time.Millisecond)
+	if up > 0 {
+		c.cfg.Log.Warn("session lost", "cause", cause, "up", up.Round(time.Second), "retry_in", delay)
+	} else {
+		c.cfg.Log.Warn("not connected", "cause", cause, "retry_in", delay)
+	}
+	return delay, nil
+}
+
+// once leads one session from dialing to its end.
+func (c *Client) once(ctx context.Context) error {
+	c.since = time.Time{}
+	c.enter(Dialing)
+	begun := time.Now()
+	s, err := c.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	w := s.Welcome()
+	c.cfg.Log.Info("session established", "session", w.SessionName, "hub", c.cfg.Session.Hub,
+		"took", time.Since(begun).Round(time.Millisecond))
+	c.showWelcome(w)
+	return c.carry(ctx, s, begun)
+}
+
+// dial opens a session and reports a step that takes long.
+func (c *Client) dial(ctx context.Context) (*session.Session, error) {
+	cfg := c.cfg.Session
+	c.cfg.Log.Info("connecting", "host", cfg.Host, "port", cfg.Port)
+	slow := newSlowReporter(c.cfg.Log)
+	defer slow.stop()
+	cfg.Progress = func(op session.Op) { slow.step(string(op) + " " + cfg.Host) }
+	cfg.Log = c.cfg.Log
+	return session.Dial(ctx, cfg)
+}
+
+func (c *Client) showWelcome(w wire.Welcome) {
+	if w.Message != "" {
+		c.cfg.Log.Info("message from the hub", "text", w.Message)
+	}
+	c.cfg.Log.Info("policy", "items", w.Policy.String(), "timeout", w.Timeout)
+}
+
+// carry runs everything that lives as long as the session. When ctx ends, the
+// session goes on receiving until the lease is released.
+func (c *Client) carry(ctx context.Context, s *session.Session, begun time.Time) error {
+	var inbound frame.Writer = c.cfg.Endpoint
+	if c.dhcp != nil {
+		inbound = c.dhcp.Filter(inbound)
+	}
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	g, life := errgroup.WithContext(life)
+	g.Go(func() error { return c.endpointError(s.Run(life, inbound)) })
+	g.Go(func() error {
+		work, cancel := context.WithCancelCause(life)
+		defer cancel(nil)
+		stop := context.AfterFunc(ctx, func() {
+			cancel(ctx.Err())
+			time.AfterFunc(stopGrace, end) // for what hangs in a write
+		})
+		defer stop()
+		err := c.work(work, s, begun)
+		if ctx.Err() != nil && life.Err() == nil {
+			c.release(life, s)
+			return ctx.Err()
+		}
+		return err
+	})
+	return g.Wait()
+}
+
+// work configures the endpoint and lets it send, until something stops.
+func (c *Client) work(ctx context.Context, s *session.Session, begun time.Time) error {
+	c.enter(Configuring)
+	if err := c.configure(ctx, s); err != nil {
+		return err
+	}
+	c.since = time.Now()
+	c.enter(Up)
+	c.cfg.Log.Info("tunnel up", "took", time.Since(begun).Round(time.Millisecond))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.endpointError(c.cfg.Endpoint.Run(ctx, s)) })
+	if c.dhcp != nil {
+		g.Go(func() error { return c.keep(ctx, s) })
+	}
+	return g.Wait()
+}
+
+// endpointError tells a failure of the endpoint, which is for good, from one of
+// the session or the end of ctx.
+func (c *Client) endpointError(err error) error {
+	var se *session.Error
+	if errors.As(err, &se) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fatal{fmt.Errorf("the local end of the tunnel stopped: %w", err)}
+}
+
+// configure gets a configuration for this session and applies it.
+func (c *Client) configure(ctx context.Context, out frame.Writer) error {
+	if c.dhcp == nil {
+		return c.apply(ctx, c.cfg.Static)
+	}
+	slow := newSlowReporter(c.cfg.Log)
+	defer slow.stop()
+	slow.step("ask for an address by DHCP")
+	asking, cancel := context.WithTimeout(ctx, leaseTimeout)
+	defer cancel()
+	lease, err := c.dhcp.Acquire(asking, out)
+	if err != nil && ctx.Err() == nil && errors.Is(err, dhcp.ErrNoServer) {
+		return fmt.Errorf("%w; if the hub has none, use -no-dhcp with -address", err)
+	}
+	if err != nil {
+		return err
+	}
+	return c.applyLease(ctx, lease)
+}
+
+func (c *Client) applyLease(ctx context.Context, l dhcp.Lease) error {
+	cfg := l.Config
+	if c.cfg.Adjust != nil {
+		cfg = c.cfg.Adjust(cfg)
+	}
+	return c.apply(ctx, cfg)
+}
+
+func (c *Client) apply(ctx context.Context, cfg netcfg.Config) error {
+	if err := c.cfg.Configurer.Apply(ctx, cfg); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return fatal{fmt.Errorf("apply the address %v: %w", cfg.Address, err)}
+	}
+	if c.dhcp == nil { // else the lease has been reported
+		c.cfg.Log.Info("address", "address", cfg.Address, "gateway", cfg.Gateway, "dns", cfg.DNS.Servers)
+	}
+	return nil
+}
+
+// keep renews the lease as long as the session lasts. A lease that is lost takes
+// the address with it (RFC 2131, 4.4.5), and we ask for another.
+func (c *Client) keep(ctx context.Context, out frame.Writer) error {
+	for {
+		err := c.keepLease(ctx, out)
+		if !leaseLost(err) {
+			return err
+		}
+		c.cfg.Log.Warn("address lost", "cause", err)
+		if err := c.apply(ctx, netcfg.Config{}); err != nil {
+			return err
+		}
+		if err := c.configure(ctx, out); err != nil {
+			return err
+		}
+	}
+}
+
+func leaseLost(err error) bool {
+	return errors.Is(err, dhcp.ErrExpired) || errors.Is(err, dhcp.ErrRevoked) || errors.Is(err, dhcp.ErrConflict)
+}
+
+// keepLease renews one lease. What cannot be applied ends it.
+func (c *Client) keepLease(ctx context.Context, out frame.Writer) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	err := c.dhcp.Keep(ctx, out, func(l dhcp.Lease) {
+		if err := c.applyLease(ctx, l); err != nil {
+			cancel(err)
+		}
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// release gives the lease back. That it may not get through is no error: leases end.
+func (c *Client) release(ctx context.Context, out frame.Writer) {
+	if c.dhcp == nil {
+		return
+	}
+	if err := c.dhcp.Release(ctx, out); err != nil {
+		c.cfg.Log.Debug("lease not released", "cause", err)
+	}
+}
