@@ -1,0 +1,170 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// noPassword is the one problem that a prompt can solve.
+const noPassword = "no password: give -pass-file FILE, SOFTETHER_PASS or the systemd credential softether-pass, " +
+	"run on a terminal to be asked, or log in with -anonymous"
+
+// A problem is one thing wrong, said in one line.
+type problem struct {
+	flag string
+	text string
+
+	// needs are other flags that the check was about: if one of them has a problem
+	// of its own, this one says nothing new.
+	needs []string
+	where string // the variable or file line the value came from, if it was no flag
+}
+
+func (p problem) Error() string {
+	if p.where != "" {
+		return fmt.Sprintf("-%s: %s (from %s)", p.flag, p.text, p.where)
+	}
+	return fmt.Sprintf("-%s: %s", p.flag, p.text)
+}
+
+func join(problems []problem) error {
+	errs := make([]error, 0, len(problems))
+	for _, p := range problems {
+		errs = append(errs, p)
+	}
+	return errors.Join(errs...)
+}
+
+// problem records what is wrong with an option, as such.
+func (l *loader) problem(flag, text string) {
+	p := problem{flag: flag, text: text}
+	if in := l.inputs[flag]; in.origin == FromEnv || in.origin == FromFile {
+		p.where = in.where
+	}
+	l.problems = append(l.problems, p)
+	l.failed[flag] = true
+}
+
+// add records a failed check, unless it follows from an earlier problem.
+func (l *loader) add(p problem) {
+	if l.failed[p.flag] || slices.ContainsFunc(p.needs, func(flag string) bool { return l.failed[flag] }) {
+		return
+	}
+	l.problem(p.flag, p.text)
+}
+
+// Validate checks that what is required is there and that the fields fit
+// together, and returns every problem, joined, one line each. Load has already
+// called it, and has checked each value by itself while parsing it.
+func (c Config) Validate() error { return join(c.check()) }
+
+func (c Config) check() []problem {
+	return slices.Concat(c.checkLogin(), c.checkTrust(), c.Address.check(), c.checkMode(), c.Retry.check())
+}
+
+func (c Config) checkLogin() (ps []problem) {
+	if c.Server.Host == "" {
+		ps = append(ps, problem{flag: "host", text: "required: give the server's name or address"})
+	}
+	if c.Server.Hub == "" {
+		ps = append(ps, problem{flag: "hub", text: "is empty: give the virtual hub's name, or leave it out for DEFAULT"})
+	}
+	if c.Auth.User == "" {
+		ps = append(ps, problem{flag: "user", text: "required, also with -anonymous: the server finds the account by it"})
+	}
+	switch {
+	case c.Auth.Method == Anonymous && c.Auth.Password.IsSet():
+		ps = append(ps, problem{flag: "anonymous", text: "sends no password, but there is one: drop -pass, -pass-file or their variables"})
+	case c.Auth.Method != Anonymous && !c.Auth.Password.IsSet():
+		ps = append(ps, problem{flag: "pass", text: noPassword, needs: []string{"anonymous"}})
+	}
+	return ps
+}
+
+// checkTrust allows one way of trust at a time: a second would go unused, and
+// nobody asks for that on purpose.
+func (c Config) checkTrust() []problem {
+	pins, ca := len(c.Trust.Pins) > 0, c.Trust.CAFile != ""
+	switch {
+	case c.Trust.Insecure && (pins || ca):
+		return []problem{{flag: "insecure", text: "accepts any server, but -pin or -ca asks for a certain one: drop one"}}
+	case pins && ca:
+		return []problem{{flag: "ca", text: "has no say beside -pin, which accepts certain certificates whoever signed them: drop one"}}
+	}
+	return nil
+}
+
+func (a Addressing) check() (ps []problem) {
+	if !a.NoDHCP {
+		if a.Address.IsValid() {
+			ps = append(ps, problem{flag: "address", text: "is for static addressing: add -no-dhcp", needs: []string{"no-dhcp"}})
+		}
+		if a.Gateway.IsValid() {
+			ps = append(ps, problem{flag: "gateway", text: "is for static addressing: add -no-dhcp and -address", needs: []string{"no-dhcp"}})
+		}
+		return ps
+	}
+	if !a.Address.IsValid() {
+		return []problem{{flag: "no-dhcp", text: "leaves us without an address: add -address, such as 10.0.0.5/24", needs: []string{"address"}}}
+	}
+	return a.checkGateway()
+}
+
+func (a Addressing) checkGateway() []problem {
+	var text string
+	switch {
+	case !a.Gateway.IsValid():
+	case a.Gateway == a.Address.Addr():
+		text = "is our own -address: give the router's"
+	case !a.Address.Contains(a.Gateway):
+		text = fmt.Sprintf("%s is not in %s, so it cannot be reached: correct one of them", a.Gateway, a.Address.Masked())
+	case !usableHost(a.Gateway, a.Address):
+		text = fmt.Sprintf("%s is the network or broadcast address of %s: give the router's", a.Gateway, a.Address.Masked())
+	}
+	if text == "" {
+		return nil
+	}
+	return []problem{{flag: "gateway", text: text}}
+}
+
+func (p Proxy) listeners() []string { return slices.Concat(p.SOCKS5, p.HTTP) }
+
+func (p Proxy) check() (ps []problem) {
+	login := []string{"proxy-user", "proxy-pass", "proxy-pass-file"}
+	switch {
+	case p.User != "" && p.Password.Reveal() == "":
+		ps = append(ps, problem{flag: "proxy-pass", needs: login,
+			text: "no password for -proxy-user: give -proxy-pass-file FILE or SOFTETHER_PROXY_PASS"})
+	case p.User == "" && p.Password.IsSet():
+		ps = append(ps, problem{flag: "proxy-user", text: "missing: the proxies' password needs a user name", needs: login})
+	}
+	all := p.listeners()
+	for i, addr := range all {
+		if j := slices.IndexFunc(all[:i], func(other string) bool { return overlap(addr, other) }); j >= 0 {
+			ps = append(ps, problem{flag: p.flagOf(i), text: fmt.Sprintf("%s is taken by -%s %s: give another port", addr, p.flagOf(j), all[j])})
+		}
+	}
+	if addr := firstOpen(p); addr != "" && !p.Open {
+		ps = append(ps, problem{flag: p.flagOf(slices.Index(all, addr)), needs: login,
+			text: fmt.Sprintf("others can reach %s and nobody has to log in: listen on 127.0.0.1, "+
+				"add -proxy-user and -proxy-pass-file, or allow it with -proxy-open", addr)})
+	}
+	return ps
+}
+
+// flagOf names the flag that the i-th of the listeners came from.
+func (p Proxy) flagOf(i int) string {
+	if i < len(p.SOCKS5) {
+		return "socks5"
+	}
+	return "http"
+}
+
+func (r Retry) check() []problem {
+	if r.MaxDelay >= r.Delay {
+		return nil
+	}
+	return []problem{{flag: "reconnect-max-delay", needs: []string{"reconnect-delay"},
+		text: fmt.Sprintf("%v is below -reconnect-delay %v: raise it", r.MaxDelay, r.Delay)}}
+}

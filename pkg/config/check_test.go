@@ -1,0 +1,137 @@
+package config
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestEveryProblemIsALineThatNamesTheRemedy(t *testing.T) {
+	pin := "sha256:" + hashHex
+	for _, tt := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"nothing at all", nil, lines(
+			"-host: required: give the server's name or address",
+			"-user: required, also with -anonymous: the server finds the account by it",
+			"-pass: "+noPassword)},
+		{"an empty hub", with("-hub", ""), "-hub: is empty: give the virtual hub's name, or leave it out for DEFAULT"},
+		{"anonymous with a password", with("-anonymous"),
+			"-anonymous: sends no password, but there is one: drop -pass, -pass-file or their variables"},
+		{"anonymous and plain", with("-anonymous", "-plain-password"),
+			"-anonymous: sends no password, but -plain-password asks for a way to send one: drop one"},
+		{"two passwords", with("-pass-file", "x"), "-pass-file: -pass is given too: drop one of the two"},
+		{"a password file that is not there", append([]string{"-pass-file", "/nowhere/pw"}, noPass...),
+			"-pass-file: open /nowhere/pw: no such file or directory"},
+
+		{"any server and a pin", with("-insecure", "-pin", pin),
+			"-insecure: accepts any server, but -pin or -ca asks for a certain one: drop one"},
+		{"any server and an authority", with("-insecure", "-ca", "x"),
+			"-insecure: accepts any server, but -pin or -ca asks for a certain one: drop one"},
+		{"a pin and an authority", with("-pin", pin, "-ca", "x"),
+			"-ca: has no say beside -pin, which accepts certain certificates whoever signed them: drop one"},
+		{"two bad pins of three", with("-pin", "a,"+pin, "-pin", "b"), lines(
+			`-pin: "a" does not begin with sha256: give "sha256:" and 64 hex digits, or the same 32 bytes in base64`,
+			`-pin: "b" does not begin with sha256: give "sha256:" and 64 hex digits, or the same 32 bytes in base64`)},
+
+		{"an address beside DHCP", with("-address", "10.0.0.5/24", "-gateway", "10.0.0.1"), lines(
+			"-address: is for static addressing: add -no-dhcp",
+			"-gateway: is for static addressing: add -no-dhcp and -address")},
+		{"no address at all", with("-no-dhcp"), "-no-dhcp: leaves us without an address: add -address, such as 10.0.0.5/24"},
+		{"a gateway elsewhere", with("-no-dhcp", "-address", "10.0.0.5/24", "-gateway", "10.0.1.1"),
+			"-gateway: 10.0.1.1 is not in 10.0.0.0/24, so it cannot be reached: correct one of them"},
+		{"a gateway that is us", with("-no-dhcp", "-address", "10.0.0.5/24", "-gateway", "10.0.0.5"),
+			"-gateway: is our own -address: give the router's"},
+		{"a gateway that is everyone", with("-no-dhcp", "-address", "10.0.0.5/24", "-gateway", "10.0.0.255"),
+			"-gateway: 10.0.0.255 is the network or broadcast address of 10.0.0.0/24: give the router's"},
+		{"an item missing in a list", with("-dns", "10.0.0.1,,10.0.0.2"), `-dns: "" is not an IP address`},
+
+		{"the same listener twice", with("-http", "127.0.0.1:1080"),
+			"-http: 127.0.0.1:1080 is taken by -socks5 127.0.0.1:1080: give another port"},
+		{"a listener within another", with("-socks5", ":1080", "-proxy-open"),
+			"-socks5: :1080 is taken by -socks5 127.0.0.1:1080: give another port"},
+		{"an open proxy", with("-http", ":8080"),
+			"-http: others can reach :8080 and nobody has to log in: listen on 127.0.0.1, add -proxy-user and -proxy-pass-file, or allow it with -proxy-open"},
+		{"a proxy user without password", with("-proxy-user", "me"),
+			"-proxy-pass: no password for -proxy-user: give -proxy-pass-file FILE or SOFTETHER_PROXY_PASS"},
+		{"a proxy user with an empty password", with("-proxy-user", "me", "-proxy-pass", ""),
+			"-proxy-pass: no password for -proxy-user: give -proxy-pass-file FILE or SOFTETHER_PROXY_PASS"},
+		{"a proxy password without user", with("-proxy-pass", "x"), "-proxy-user: missing: the proxies' password needs a user name"},
+
+		{"a limit below the base", with("-reconnect-delay", "1m", "-reconnect-max-delay", "30s"),
+			"-reconnect-max-delay: 30s is below -reconnect-delay 1m0s: raise it"},
+		{"a stack that serves nothing", []string{"-host", "h", "-user", "u", "-pass", "p", "-mode", "netstack"},
+			"-mode: netstack has nothing to serve: give -socks5 127.0.0.1:1080 or -http 127.0.0.1:8080"},
+		{"no switch", with("-insecure=maybe"), "-insecure: is a switch: give it alone, or =true or =false"},
+		{"no config file", with("-config", "/nowhere/vpn.conf"), "-config: open /nowhere/vpn.conf: no such file or directory"},
+		{"a directory for a config file", with("-config", "/"), "-config: read /: is a directory"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := load(t, setup{}, tt.args...)
+			if diff := cmp.Diff(message(err), tt.want); diff != "" {
+				t.Errorf("-got +want:\n%s", diff)
+			}
+			if diff := cmp.Diff(c, Config{}, compareConfig); diff != "" {
+				t.Errorf("a Config beside an error: %s", diff)
+			}
+		})
+	}
+}
+
+func lines(s ...string) string { return strings.Join(s, "\n") }
+
+// What follows from a problem already reported is not reported again.
+func TestOneMistakeIsOneProblem(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"a bad host is not a missing one", with("-host", "a b"), "-host:"},
+		{"a bad user is not a missing one", with("-user", "a\x00"), "-user:"},
+		{"a bad password is not a missing one", with("-pass", "a\nb"), "-pass:"},
+		{"an unreadable password is not a missing one", append([]string{"-pass-file", "/nowhere"}, noPass...), "-pass-file:"},
+		{"a bad address is not a missing one", with("-no-dhcp", "-address", "10.0.0.5"), "-address:"},
+		{"a bad listener is not a missing one", []string{"-host", "h", "-user", "u", "-pass", "p", "-mode", "netstack", "-http", "x"}, "-http:"},
+		{"a bad listener does not mean TAP", []string{"-host", "h", "-user", "u", "-pass", "p", "-socks5", "x"}, "-socks5:"},
+		{"a bad proxy login is not a missing one", with("-http", ":8080", "-proxy-user", "a:b", "-proxy-pass", "x"), "-proxy-user:"},
+		{"a bad port contradicts nothing", with("-host", "h:1", "-port", "x"), "-port:"},
+		{"a bad delay is below nothing", with("-reconnect-max-delay", "1s", "-reconnect-delay", "x"), "-reconnect-delay:"},
+		{"a bad switch decides nothing", []string{"-host", "h", "-user", "u", "-http", "127.0.0.1:1", "-anonymous=x"}, "-anonymous:"},
+		{"a bad -no-dhcp decides nothing", with("-no-dhcp=x", "-address", "10.0.0.5/24", "-gateway", "10.0.0.1"), "-no-dhcp:"},
+	} {
+		_, err := load(t, setup{}, tt.args...)
+		if got := message(err); !strings.HasPrefix(got, tt.want) || strings.Contains(got, "\n") {
+			t.Errorf("%s: got %s, want one line about %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestAllProblemsAtOnceWithTheirOrigin(t *testing.T) {
+	s := setup{
+		env:  map[string]string{"SOFTETHER_PORT": "tcp://10.0.0.1:443", "SOFTETHER_MAC": "x"},
+		file: "user ann\nhots vpn\ndns 127.0.0.53\n",
+	}
+	_, err := load(t, s, "-host", "https://vpn/", "-mac", "01:00:5e:00:00:01", "-pass", "p", "-http", ":80")
+	got := []string{}
+	for _, line := range strings.Split(message(err), "\n") {
+		before, after, _ := strings.Cut(line, " (from ")
+		got = append(got, before[:strings.Index(before, " ")]+" "+after[strings.LastIndexByte(after, '/')+1:])
+	}
+	want := []string{"-config: ", "-host: ", "-port: SOFTETHER_PORT)", "-mac: ", "-dns: vpn.conf:3)", "-http: "}
+	if diff := cmp.Diff(got, want); diff != "" {
+		t.Errorf("flags and origins -got +want:\n%s\nin:\n%v", diff, err)
+	}
+}
+
+func TestValidateOfAConfigMadeByHand(t *testing.T) {
+	if got, want := (Config{}).Validate(), "-host: required"; got == nil || !strings.HasPrefix(got.Error(), want) {
+		t.Errorf("got %v, want %s …", got, want)
+	}
+	if err := mustLoad(t, setup{}, whole...).Validate(); err != nil {
+		t.Errorf("a loaded Config: %v", err)
+	}
+}

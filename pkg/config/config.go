@@ -1,0 +1,210 @@
+// Package config turns flags, environment and a config file into one checked
+// value that the program is built from.
+//
+// # Theory of operation
+//
+// Every setting is one row of one table: its name, its group, its default, its
+// help, how its text becomes a value and which field the value fills. Flags,
+// SOFTETHER_ variables, config-file keys, the usage text, the README's table and
+// the printout of what was resolved all come from that table, so they agree.
+//
+// Load first only collects words: the command line, then the environment, then
+// the config file, each filling what the ones before left open. Then it parses
+// the words, settles what depends on several of them (the mode, the
+// authentication, where the password is), and checks how they fit together. It
+// reports everything it found wrong at once, one line each, naming the flag, the
+// remedy, and the variable or file line if that is where the value came from.
+//
+// # Precedence
+//
+// A flag beats the environment, which beats the config file, which beats the
+// default. A list from a higher place replaces a lower one, it does not add to
+// it. An empty variable counts as unset. A flag given twice counts the last time,
+// as the standard library has it; lists add up.
+//
+// Settings that contradict each other are an error wherever they come from,
+// with two exceptions in which the higher place wins: a port in -host against
+// -port, and -pass against -pass-file.
+//
+// # Modes
+//
+// A proxy that is asked for means the netstack, else the mode is TAP; -mode says it
+// outright. A setting of the other mode is refused, never ignored: who asks for a
+// default route or for a proxy would think they have it.
+//
+// # Passwords
+//
+// -pass, -pass-file, the SOFTETHER_ variables of both, systemd's credentials
+// directory (softether-pass, then pass), and last the prompt that the caller
+// brings; the proxies' password likewise, with the credential
+// softether-proxy-pass and no prompt. A password is a Secret from the moment it
+// is parsed, and an error never repeats a word that could be one: what a switch
+// was given, a stray argument, a config-file key nobody knows.
+//
+// # Limits
+//
+// A config file is at most 1 MiB, a password 255 bytes (Cedar/Cedar.h,
+// MAX_PASSWORD_LEN), a user or hub name 255 bytes. Load opens only the config
+// file and the files that passwords are in. It starts no goroutine.
+//
+// The file format is the plain one of peterbourgon/ff: one "name value" a line,
+// # for comments, a switch without its value is on.
+package config
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// Config is everything the user decided, checked. It is data: nothing in it is
+// open or running, and nobody changes it once Load has returned it.
+type Config struct {
+	Server  Server
+	Auth    Auth
+	Trust   Trust
+	Address Addressing
+	Proxy   Proxy // in ModeNetstack, and only then
+	TAP     TAP   // in ModeTAP, and only then
+	Retry   Retry
+	Log     Log
+	Mode    Mode // never ModeAuto after Load
+
+	Notes    []string  // what is permitted but deserves a warning at start; no secrets
+	Settings []Setting // each setting's text and origin, secrets redacted; in table order
+}
+
+// Server says where the hub is.
+type Server struct {
+	Host string // a DNS name or an IP address without brackets
+	Port uint16 // 443 by default
+	Hub  string // DEFAULT by default
+}
+
+// Addr returns host:port for dialing.
+func (s Server) Addr() string {
+	return net.JoinHostPort(s.Host, strconv.Itoa(int(s.Port)))
+}
+
+// Auth says who logs in. The user is named even if anonymous, because the server
+// finds the account by its name.
+type Auth struct {
+	Method   Method
+	User     string
+	Password Secret // not set if anonymous; may be set and empty
+}
+
+// Method is how the password is proved.
+type Method uint8
+
+// The methods.
+const (
+	HashedPassword Method = iota // a hash over the server's challenge; the default
+	PlainPassword                // as it is, inside TLS: for RADIUS and external users
+	Anonymous                    // no password at all
+)
+
+// String names the method.
+func (m Method) String() string {
+	return [...]string{"hashed password", "plain password", "anonymous"}[m]
+}
+
+// Trust says which server is the right one. Its zero value is the system's
+// certificate authorities and the host name. At most one field is set.
+type Trust struct {
+	CAFile   string // PEM; in place of the system's authorities
+	Pins     []Pin  // certificates or public keys to accept
+	Insecure bool   // accept anyone
+}
+
+// Addressing says how the inside of the tunnel gets its address. DNS and Search
+// override the lease's, or stand alone without DHCP.
+type Addressing struct {
+	NoDHCP   bool
+	Address  netip.Prefix     // with NoDHCP, and only then
+	Gateway  netip.Addr       // with NoDHCP; invalid means nothing beyond the prefix
+	DNS      []netip.Addr     // IPv4
+	Search   []string         // without the final dot
+	Hostname string           // DHCP option 12; empty sends none
+	ClientID ClientID         // DHCP option 61, type byte included; nil leaves the choice to DHCP
+	MAC      net.HardwareAddr // nil means random
+}
+
+// Proxy says what to serve. Every address has a host, or none for all
+// interfaces, and a numeric port.
+type Proxy struct {
+	SOCKS5   []string
+	HTTP     []string
+	User     string // empty means no authentication
+	Password Secret // set exactly if User is
+	Open     bool   // listen beyond loopback even without authentication
+}
+
+// TAP says what the kernel's own stack gets of the VPN. The address and its subnet
+// it always gets.
+type TAP struct {
+	Name                 string // of the interface; empty leaves the choice to the kernel
+	AcceptDefaultGateway bool
+	AcceptStaticRoutes   bool // a default route among them only with AcceptDefaultGateway
+	AcceptDNS            bool
+	PolicyTable          int  // for packets from the VPN's address; 0 means none
+	ConnMark             bool // only with PolicyTable
+	BlockIPv6            bool // only with AcceptDefaultGateway
+	SLAAC                bool // the kernel configures IPv6 on the TAP by router advertisements
+}
+
+// Retry says how fast to come back.
+type Retry struct {
+	Delay    time.Duration // base between attempts; 5s by default
+	MaxDelay time.Duration // what it may grow to; never below Delay
+}
+
+// Log says what to write and in which form.
+type Log struct {
+	Level slog.Level
+	JSON  bool
+}
+
+// Mode is what the frames are carried to.
+type Mode uint8
+
+// The modes.
+const (
+	ModeAuto     Mode = iota // by what is asked for
+	ModeNetstack             // the user-space stack and its proxies
+	ModeTAP                  // the kernel's stack by a TAP device
+)
+
+// String gives the mode as -mode takes it.
+func (m Mode) String() string {
+	return [...]string{"auto", "netstack", "tap"}[m]
+}
+
+// A Setting is the outcome for one row of the table.
+type Setting struct {
+	Name   string
+	Value  string // as a config file would have it; empty if not set
+	Origin Origin
+	Where  string // the variable, the file and line, or the credential; else the origin's name
+}
+
+// Origin is where a setting's value came from. Of the first four, a later one
+// beats an earlier.
+type Origin uint8
+
+// The origins.
+const (
+	FromDefault Origin = iota
+	FromFile
+	FromEnv
+	FromFlag
+	FromCredential // passwords only
+	FromPrompt     // passwords only
+)
+
+// String names the origin.
+func (o Origin) String() string {
+	return [...]string{"default", "config file", "environment", "flag", "credential", "prompt"}[o]
+}

@@ -1,0 +1,79 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+)
+
+// modeFlags decide about the mode.
+var modeFlags = []string{"mode", "socks5", "http"}
+
+// checkMode checks the settings of the mode, and that there are none of the other.
+func (c Config) checkMode() []problem {
+	if c.Mode == ModeTAP {
+		return slices.Concat(c.checkTAP(), c.strayProxy())
+	}
+	ps := append(c.strayTAP(), c.Proxy.check()...)
+	if len(c.Proxy.listeners()) == 0 {
+		ps = append(ps, problem{flag: "mode", needs: []string{"socks5", "http"},
+			text: "netstack has nothing to serve: give -socks5 127.0.0.1:1080 or -http 127.0.0.1:8080"})
+	}
+	return ps
+}
+
+func (c Config) checkTAP() (ps []problem) {
+	t, a := c.TAP, c.Address
+	if t.AcceptDefaultGateway && a.NoDHCP && !a.Gateway.IsValid() {
+		ps = append(ps, problem{flag: "accept-default-gateway", text: "there is none without DHCP: add -gateway",
+			needs: []string{"no-dhcp", "gateway"}})
+	}
+	if t.ConnMark && t.PolicyTable == 0 {
+		ps = append(ps, problem{flag: "connmark", text: "needs a table to route replies by: add -policy-route-table, such as 200",
+			needs: []string{"policy-route-table"}})
+	}
+	if t.BlockIPv6 && !t.AcceptDefaultGateway {
+		ps = append(ps, problem{flag: "block-ipv6", text: "is for a VPN that takes everything: add -accept-default-gateway",
+			needs: []string{"accept-default-gateway"}})
+	}
+	return ps
+}
+
+// strayTAP finds what only TAP mode has.
+func (c Config) strayTAP() (ps []problem) {
+	other := "-mode says netstack"
+	if len(c.Proxy.listeners()) > 0 {
+		other = fmt.Sprintf("-%s is of netstack mode", c.Proxy.flagOf(0))
+	}
+	for _, flag := range c.asked(tapMode) {
+		ps = append(ps, problem{flag: flag, needs: modeFlags,
+			text: fmt.Sprintf("is of TAP mode, but %s: drop one of the two", other)})
+	}
+	return ps
+}
+
+// strayProxy finds what only netstack mode has.
+func (c Config) strayProxy() (ps []problem) {
+	text, needs := "is for proxies, but none is asked for: add -socks5 or -http, or drop it", modeFlags
+	if len(c.Proxy.listeners()) > 0 {
+		text, needs = "is of netstack mode, but -mode says tap: drop one of the two", []string{"mode"}
+	}
+	for _, flag := range c.asked(proxies) {
+		// The password may be from a place that has no flag, and it goes with the user.
+		if flag == "proxy-pass" && c.Proxy.User != "" {
+			continue
+		}
+		ps = append(ps, problem{flag: flag, text: text, needs: needs})
+	}
+	return ps
+}
+
+// asked names the options of a group that fill a field with more than nothing.
+func (c Config) asked(g group) (flags []string) {
+	d := draft{Config: c}
+	for _, o := range options {
+		if o.group == g && o.value.show(&d) != "" {
+			flags = append(flags, o.name)
+		}
+	}
+	return flags
+}

@@ -1,0 +1,113 @@
+package config
+
+import "fmt"
+
+// settle resolves what depends on several options. Each step leaves alone what
+// has a problem already.
+func (l *loader) settle() {
+	d := &l.draft
+	l.settleServer()
+	l.settleMethod()
+	if d.Auth.Method != Anonymous || l.inputs["pass-file"].given() {
+		l.settleSecret(secretPlace{
+			flag: "pass", fileFlag: "pass-file", credentials: []string{"softether-pass", "pass"},
+			into: &d.Auth.Password, file: d.passFile,
+		})
+	}
+	if d.Proxy.User != "" || l.inputs["proxy-pass-file"].given() {
+		l.settleSecret(secretPlace{
+			flag: "proxy-pass", fileFlag: "proxy-pass-file", credentials: []string{"softether-proxy-pass"},
+			into: &d.Proxy.Password, file: d.proxyPassFile,
+		})
+	}
+	if d.Mode == ModeAuto {
+		d.Mode = ModeTAP
+		if l.inputs["socks5"].given() || l.inputs["http"].given() {
+			d.Mode = ModeNetstack
+		}
+	}
+	// A long base alone is no contradiction to a limit that nobody chose.
+	if !l.inputs["reconnect-max-delay"].given() {
+		d.Retry.MaxDelay = max(d.Retry.MaxDelay, d.Retry.Delay)
+	}
+	l.noteRisks()
+}
+
+// settleServer lets the higher place win between -port and a port in -host.
+func (l *loader) settleServer() {
+	d := &l.draft
+	d.Server.Host = d.host.name
+	host, port := l.inputs["host"], l.inputs["port"]
+	switch {
+	case d.host.port == 0 || host.origin < port.origin:
+	case host.origin > port.origin:
+		d.Server.Port = d.host.port
+		port.place = host.place
+	case d.host.port != d.Server.Port:
+		l.add(problem{flag: "port", text: fmt.Sprintf("says %d, but -host says %d: drop one", d.Server.Port, d.host.port)})
+	}
+}
+
+func (l *loader) settleMethod() {
+	d := &l.draft
+	switch {
+	case d.plain && d.anonymous:
+		l.problem("anonymous", "sends no password, but -plain-password asks for a way to send one: drop one")
+	case d.plain:
+		d.Auth.Method = PlainPassword
+	case d.anonymous:
+		d.Auth.Method = Anonymous
+	}
+}
+
+func (l *loader) noteRisks() {
+	d := &l.draft
+	if d.Trust.Insecure {
+		l.note("-insecure: any server is accepted, also one in between that reads everything; -pin is as easy and safe")
+	}
+	if addr := firstOpen(d.Proxy); addr != "" && d.Proxy.Open {
+		l.note(fmt.Sprintf("-proxy-open: whoever reaches %s can use the VPN", addr))
+	}
+	if d.Mode == ModeTAP {
+		l.noteIdle()
+	} else if d.Address.NoDHCP && len(d.Address.DNS) == 0 {
+		l.note("-no-dhcp without -dns: names given to the proxies will not resolve")
+	}
+	if f := l.draft.configFile; f != "" && (l.fromFile("pass") || l.fromFile("proxy-pass")) {
+		l.noteReadable(f)
+	}
+}
+
+// noteIdle is for settings of TAP mode that will do nothing.
+func (l *loader) noteIdle() {
+	a, t := l.draft.Address, l.draft.TAP
+	if len(a.DNS)+len(a.Search) > 0 && !t.AcceptDNS {
+		l.note("-dns and -search without -accept-dns: this machine's resolver will not hear of them")
+	}
+	if a.NoDHCP && t.AcceptDNS && len(a.DNS) == 0 {
+		l.note("-accept-dns with -no-dhcp: there are no name servers to use; -dns gives some")
+	}
+	if a.NoDHCP && t.AcceptStaticRoutes {
+		l.note("-accept-static-routes with -no-dhcp: there is no lease to bring routes")
+	}
+}
+
+// fromFile reports whether the config file itself holds the option's value.
+func (l *loader) fromFile(name string) bool {
+	in := l.inputs[name]
+	return in.origin == FromFile && len(in.words) > 0
+}
+
+// firstOpen returns the first listener that needs no login and that others can
+// reach, or none.
+func firstOpen(p Proxy) string {
+	if p.User != "" {
+		return ""
+	}
+	for _, addr := range p.listeners() {
+		if !onLoopback(addr) {
+			return addr
+		}
+	}
+	return ""
+}
