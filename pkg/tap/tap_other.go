@@ -1,0 +1,42 @@
+//go:build !linux
+
+package tap
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"softether-go/pkg/frame"
+)
+
+var errUnsupported = errors.New("tap: the TAP mode needs Linux; the proxies (-socks5, -http) work everywhere")
+
+// A Device is no interface here: this is for Linux.
+type Device struct{}
+
+// Open fails.
+func Open(Config) (*Device, error) { return nil, errUnsupported }
+
+// Run fails.
+func (*Device) Run(context.Context, frame.Writer) error { return errUnsupported }
+
+// WriteFrames fails.
+func (*Device) WriteFrames([][]byte) error { return errUnsupported }
+
+// Name returns nothing.
+func (*Device) Name() string { return "" }
+
+// MAC returns nothing.
+func (*Device) MAC() net.HardwareAddr { return nil }
+
+// Index returns no interface's index.
+func (*Device) Index() int { return 0 }
+
+// Stats returns zeroes.
+func (*Device) Stats() Stats { return Stats{} }
+
+// Close does nothing.
+func (*Device) Close() error { return nil }
+
+var _ frame.Endpoint = (*Device)(nil)
