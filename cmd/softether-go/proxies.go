@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"softether-go/pkg/config"
+	"softether-go/proxy"
+)
+
+// drainTime is how long open connections may go on after the first signal.
+const drainTime = 2 * time.Second
+
+// proxies are the listeners and what serves them.
+type proxies struct {
+	servers []listening
+}
+
+type listening struct {
+	scheme string // as curl's -x takes it
+	ln     net.Listener
+	server server
+}
+
+// server is what SOCKS5 and HTTP have in common.
+type server interface {
+	Serve(context.Context, net.Listener) error
+	Shutdown(context.Context) error
+}
+
+// openProxies binds all listeners or none.
+func openProxies(ctx context.Context, c config.Proxy, d proxy.Dialer, log *slog.Logger) (*proxies, error) {
+	pc := proxy.Config{Dialer: d, Log: log}
+	if c.User != "" {
+		auth, err := proxy.NewAuth(c.User, c.Password.Reveal())
+		if err != nil {
+			return nil, usageError{err}
+		}
+		pc.Auth = auth
+	}
+	exposure := proxy.LoopbackOnly
+	if c.Open {
+		exposure = proxy.AllowOpen
+	}
+	p := &proxies{}
+	open := func(scheme string, addresses []string, newServer func() server) error {
+		for _, a := range addresses {
+			ln, err := proxy.Listen(ctx, a, pc.Auth, exposure)
+			if err != nil {
+				return err
+			}
+			p.servers = append(p.servers, listening{scheme, ln, newServer()})
+			log.Info("proxy listens", "url", p.urls()[len(p.servers)-1])
+		}
+		return nil
+	}
+	err := open("socks5h", c.SOCKS5, func() server { return proxy.NewSOCKS5(pc) })
+	if err == nil {
+		err = open("http", c.HTTP, func() server { return proxy.NewHTTP(pc) })
+	}
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// urls lists the proxies as curl's -x takes them.
+func (p *proxies) urls() []string {
+	var urls []string
+	for _, s := range p.servers {
+		urls = append(urls, s.scheme+"://"+strings.Replace(s.ln.Addr().String(), "[::]", "127.0.0.1", 1))
+	}
+	return urls
+}
+
+// serve serves on all listeners until ctx ends, one fails, or shutdown.
+func (p *proxies) serve(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, s := range p.servers {
+		g.Go(func() error {
+			if err := s.server.Serve(ctx, s.ln); !errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			return nil // shutdown's doing
+		})
+	}
+	g.Go(func() error { // so that shutdown alone does not end us before the client
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	return g.Wait()
+}
+
+// shutdown takes no more clients and ends those there are, after drainTime if
+// they can still be served.
+func (p *proxies) shutdown(drain bool) {
+	var wait time.Duration
+	if drain {
+		wait = drainTime
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	var g errgroup.Group
+	for _, s := range p.servers {
+		g.Go(func() error { return s.server.Shutdown(ctx) })
+	}
+	_ = g.Wait() // ctx has ended or all have; both are what we want
+	p.close()
+}
+
+func (p *proxies) close() {
+	for _, s := range p.servers {
+		s.ln.Close()
+	}
+}
