@@ -1,0 +1,69 @@
+# The only definition of each action. People and CI call these and nothing else.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+STATIC  := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+# The race detector needs a C compiler; without one the tests run without it.
+RACE     = $$(command -v $${CC:-cc} >/dev/null && echo -race)
+# Packages whose tests need no server, no namespaces and no root.
+UNIT     = $$($(GO) list ./... | grep -v /integration)
+FUZZTIME ?= 20s
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
+
+.PHONY: build
+build: ## the static binary, in bin/
+	$(STATIC) -o bin/softether-go ./cmd/softether-go
+
+.PHONY: demo
+demo: ## a tunnel through an embedded hub, until Ctrl-C
+	$(GO) run ./cmd/softether-go demo
+
+.PHONY: test
+test: setup lint cross unit integration ## everything, what CI runs
+
+.PHONY: setup
+setup: ## install what the tests need, if missing and possible
+	@sh integration/setup.sh
+
+.PHONY: unit
+unit: ## all tests but those on a real server
+	$(GO) test $(RACE) -shuffle=on -timeout 8m $(UNIT)
+	$(GO) test -run Alloc -timeout 2m $(UNIT) # the race detector allocates by itself
+
+.PHONY: integration
+integration: ## tests on a real SoftEther server, in network namespaces (root)
+	$(GO) test -count=1 -timeout 14m ./integration/...
+
+.PHONY: lint
+lint: ## formatting, vet, staticcheck
+	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+.PHONY: cross
+cross: ## the binary for every system that the proxy mode supports
+	@for target in linux/amd64 linux/arm64 linux/arm linux/riscv64 darwin/arm64 windows/amd64 freebsd/amd64; do \
+		echo "build $$target"; \
+		GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/softether-go || exit 1; \
+	done
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME each
+	@$(GO) list ./... | while read -r pkg; do \
+		$(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' | while read -r target; do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done || exit 1; \
+	done
+
+.PHONY: bench
+bench: ## benchmarks; the ones on the real server need root
+	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
+
+.PHONY: fmt
+fmt: ## format the code
+	gofmt -w .
