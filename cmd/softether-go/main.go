@@ -1,9 +1,10 @@
-// Command softether-go joins a SoftEther VPN server's virtual hub and serves a
-// SOCKS5 and HTTP proxy through it, as an ordinary user.
+// Command softether-go joins a SoftEther VPN server's virtual hub. It serves a
+// SOCKS5 and HTTP proxy through it, as an ordinary user, or gives this machine a
+// network interface there.
 //
-// This package is the only one that chooses: it turns a config.Config into a
-// network stack, proxies and a client, runs them, and turns the first cause of
-// their end into a line of text and an exit code.
+// This package is the only one that chooses: it turns a config.Config into the near
+// end of a tunnel (a network stack with proxies, or a TAP) and a client, runs them,
+// and turns the first cause of their end into a line of text and an exit code.
 package main
 
 import (
@@ -43,8 +44,9 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		{"", "[flags]", "join a hub and serve the proxies until stopped", connect},
+		{"", "[flags]", "join a hub, with proxies or a network interface, until stopped", connect},
 		{"demo", "[flags]", "try it without a server: an embedded hub, a tunnel through it, proxies, a page", demo},
+		{"cleanup", "", "remove what killed instances left on this machine (routes, marks, name servers)", cleanUp},
 		{"config", "[flags]", "print the settings that the flags, environment and config file come to", printConfig},
 		{"version", "", "print the version", printVersion},
 		{"help", "", "print this text", printHelp},
@@ -97,13 +99,14 @@ func versionString() string {
 func printHelp(_ context.Context, _ []string, t terminal) error {
 	var b strings.Builder
 	b.WriteString("softether-go joins a SoftEther VPN and serves it as a SOCKS5 and HTTP proxy,\n" +
-		"without root, TAP device or helper.\n\nUsage:\n")
+		"without root, TAP device or helper; or, as root, by a network interface.\n\nUsage:\n")
 	for _, c := range commands() {
 		left := strings.TrimSpace("softether-go " + c.name)
 		fmt.Fprintf(&b, "  %-32s%s\n", strings.TrimSpace(left+" "+c.args), c.help)
 	}
 	b.WriteString("\nExample:\n  softether-go -host vpn.example.com -user alice -socks5 127.0.0.1:1080\n" +
-		"  curl -x socks5h://127.0.0.1:1080 http://files.corp/\n\n")
+		"  curl -x socks5h://127.0.0.1:1080 http://files.corp/\n" +
+		"  sudo softether-go -host vpn.example.com -user alice -tap vpn0 -accept-dns\n\n")
 	b.WriteString(config.Usage())
 	b.WriteString("\nExit codes:\n")
 	for _, e := range exitCodes {

@@ -51,7 +51,9 @@ func TestEveryMistakeIsALineAndAnExitCode(t *testing.T) {
 		{"a CA file without a certificate", append(base, "-socks5", "127.0.0.1:0", "-ca", os.DevNull), exitUsage, "PEM"},
 		{"port in use", append(base, "-socks5", busy.Addr().String()), exitFailure, "in use"},
 		{"open to all without a password", append(base, "-socks5", "0.0.0.0:0"), exitUsage, "-proxy-open"},
-		{"TAP", append(base, "-mode", "tap"), exitUsage, "-socks5"},
+		{"a bad name for the TAP", append(base, "-tap", "vpn/0"), exitUsage, "-tap"},
+		{"TAP mode and a proxy", append(base, "-mode", "tap", "-socks5", "127.0.0.1:0"), exitUsage, "-mode"},
+		{"cleanup of something", []string{"cleanup", "vpn0"}, exitUsage, "no arguments"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			code, _, errs := call(t, row.args...)

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"softether-go/pkg/client"
+	"softether-go/pkg/config"
+	"softether-go/pkg/underlay"
+)
+
+// vpn is one assembled program: the local end of the tunnel, the proxies on top of
+// it if it is a stack of our own, and the client that keeps a session below it.
+type vpn struct {
+	log     *slog.Logger
+	end     localEnd
+	proxies *proxies
+	client  *client.Client
+	up      chan struct{} // closed when the tunnel is up for the first time
+}
+
+// newVPN builds everything and binds the listeners, so that what cannot work here
+// fails before the server hears of us.
+func newVPN(ctx context.Context, cfg config.Config, log *slog.Logger) (*vpn, error) {
+	sc, err := sessionConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	v := &vpn{log: log, proxies: &proxies{}, up: make(chan struct{})}
+	if err := v.openEnd(ctx, cfg); err != nil {
+		return nil, err
+	}
+	sc.DialContext = (&underlay.Dialer{Protect: v.end.protect, Log: log}).DialContext
+	cc := client.Config{
+		Session:        sc,
+		Endpoint:       v.end,
+		Configurer:     v.end,
+		ReconnectDelay: cfg.Retry.Delay,
+		ReconnectMax:   cfg.Retry.MaxDelay,
+		OnState:        v.noteUp(),
+		Log:            log,
+	}
+	addressing(&cc, cfg.Address, v.end.MAC(), log)
+	v.client = client.New(cc)
+	return v, nil
+}
+
+// openEnd opens the near end of the tunnel, and the proxies on it if it is a stack of
+// our own.
+func (v *vpn) openEnd(ctx context.Context, cfg config.Config) error {
+	if cfg.Mode == config.ModeTAP {
+		end, err := openTAP(cfg, v.log)
+		if err != nil {
+			return err
+		}
+		v.end = end
+		return nil
+	}
+	stack, err := newStack(cfg, v.log)
+	if err != nil {
+		return err
+	}
+	v.end = stack
+	if v.proxies, err = openProxies(ctx, cfg.Proxy, stack, v.log); err != nil {
+		stack.Close()
+	}
+	return err
+}
+
+// noteUp closes v.up at the first time.
+func (v *vpn) noteUp() func(client.State) {
+	var once sync.Once
+	return func(s client.State) {
+		if s == client.Up {
+			once.Do(func() { close(v.up) })
+		}
+	}
+}
+
+// run serves until ctx ends or something fails for good. The proxies stop first,
+// while the tunnel still carries their clients' last words.
+func (v *vpn) run(ctx context.Context) error {
+	below, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	parts := []func(context.Context) error{v.client.Run, v.proxies.serve, v.end.watch}
+	ended := make(chan error, len(parts))
+	for _, part := range parts {
+		go func() { ended <- part(below) }()
+	}
+	var err error
+	left := len(parts)
+	select {
+	case <-ctx.Done():
+		v.log.Info("stopping")
+	case err = <-ended:
+		left--
+	}
+	v.proxies.shutdown(v.client.State() == client.Up && err == nil)
+	cancel()
+	for range left {
+		if e := <-ended; err == nil && !errors.Is(e, context.Canceled) {
+			err = e
+		}
+	}
+	return errors.Join(err, v.end.Close())
+}
+
+// close gives back what newVPN opened. After run nothing is left to do.
+func (v *vpn) close() {
+	v.proxies.shutdown(false)
+	if err := v.end.Close(); err != nil {
+		v.log.Debug("local end not closed", "cause", err)
+	}
+}

@@ -1,0 +1,194 @@
+// Package underlay connects to the server beside the tunnel.
+//
+// # Theory of operation
+//
+// A Dialer resolves the server's name anew for each connection, because servers
+// move. Then it says which addresses it is about to use, so that the routes of the
+// tunnel itself can be kept away from them, and connects: to one address after the
+// other, each with a head start over the next, and the first connection wins (RFC
+// 8305, without its cache of outcomes).
+//
+// A machine that uses the name servers of the VPN cannot ask them when the VPN is
+// down. So a Dialer remembers the addresses of its last connection, and goes to them
+// if no name server answers in time.
+package underlay
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+const (
+	// lookupTimeout bounds a lookup that the last addresses can replace. The usual
+	// resolver asks its second server after 5 s; who has a choice does not wait so long.
+	lookupTimeout = 4 * time.Second
+	// headStart is the recommended delay between attempts (RFC 8305, 8).
+	headStart = 250 * time.Millisecond
+)
+
+// A Dialer opens TCP connections to one server. The zero value is ready. It may be
+// used from several goroutines.
+type Dialer struct {
+	// Protect is told all addresses of the server before each attempt and keeps the
+	// way to them outside the tunnel; an error ends the attempt. It may be nil.
+	Protect func(context.Context, []netip.Addr) error
+	Log     *slog.Logger // nil discards
+
+	lookup  func(ctx context.Context, network, host string) ([]netip.Addr, error) // nil means the system's resolver
+	connect func(ctx context.Context, network, address string) (net.Conn, error)  // nil means a net.Dialer
+
+	mu   sync.Mutex
+	last map[string][]netip.Addr // by name: the addresses a connection was made to
+}
+
+// DialContext connects to host:port. It blocks until one address has answered, all
+// have failed, or ctx has ended.
+func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(service, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("port %q: %w", service, err)
+	}
+	addrs, err := d.resolve(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	if d.Protect != nil {
+		if err := d.Protect(ctx, addrs); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := d.race(ctx, network, addrs, uint16(port))
+	if err == nil {
+		d.remember(host, addrs)
+	}
+	return conn, err
+}
+
+// resolve returns the addresses of host, each once.
+func (d *Dialer) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a}, nil
+	}
+	last := d.recall(host)
+	if last != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, lookupTimeout)
+		defer cancel()
+	}
+	lookup := d.lookup
+	if lookup == nil {
+		lookup = net.DefaultResolver.LookupNetIP
+	}
+	addrs, err := lookup(ctx, "ip", host)
+	if err != nil && last != nil {
+		d.logger().Debug("name not resolved, going to the last addresses", "host", host, "addresses", last, "cause", err)
+		return last, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(addrs) == 0 {
+		return nil, &net.DNSError{Err: "it has no address", Name: host, IsNotFound: true}
+	}
+	return unique(addrs), nil
+}
+
+func unique(addrs []netip.Addr) []netip.Addr {
+	var once []netip.Addr
+	for _, a := range addrs {
+		if a = a.Unmap(); !slices.Contains(once, a) {
+			once = append(once, a)
+		}
+	}
+	return once
+}
+
+func (d *Dialer) recall(host string) []netip.Addr {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.last[host]
+}
+
+func (d *Dialer) remember(host string, addrs []netip.Addr) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.last == nil {
+		d.last = make(map[string][]netip.Addr)
+	}
+	d.last[host] = addrs
+}
+
+// race starts with the first address and goes on to the next when one fails or has
+// had its head start. Those that lose are closed.
+func (d *Dialer) race(ctx context.Context, network string, addrs []netip.Addr, port uint16) (net.Conn, error) {
+	ctx, stop := context.WithCancel(ctx)
+	results := make(chan result)
+	running, errs := 0, []error(nil)
+	defer func() {
+		stop()
+		for range running { // the losers end at once, now that ctx has
+			if r := <-results; r.err == nil {
+				r.conn.Close()
+			}
+		}
+	}()
+	start := func() {
+		to := netip.AddrPortFrom(addrs[0], port).String()
+		addrs = addrs[1:]
+		running++
+		go func() {
+			conn, err := d.dialOne(ctx, network, to)
+			results <- result{conn, err}
+		}()
+	}
+	for start(); running > 0; {
+		var next <-chan time.Time
+		if len(addrs) > 0 {
+			next = time.After(headStart)
+		}
+		select {
+		case r := <-results:
+			running--
+			if r.err == nil {
+				return r.conn, nil
+			}
+			errs = append(errs, r.err)
+			if len(addrs) > 0 && ctx.Err() == nil {
+				start()
+			}
+		case <-next:
+			start()
+		}
+	}
+	return nil, errs[0] // that of the address the resolver likes best
+}
+
+type result struct {
+	conn net.Conn
+	err  error
+}
+
+func (d *Dialer) dialOne(ctx context.Context, network, address string) (net.Conn, error) {
+	if d.connect != nil {
+		return d.connect(ctx, network, address)
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
+}
+
+func (d *Dialer) logger() *slog.Logger {
+	if d.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return d.Log
+}
