@@ -92,17 +92,28 @@ func (w *world) clientCommand(args ...string) *exec.Cmd {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	dir := w.clientFiles()
+	return w.cli.Command(append([]string{"sh", "-c", unprivileged, "sh", dir, path}, args...)...)
+}
+
+// clientFiles makes what the client's sandbox mounts, and returns its directory.
+func (w *world) clientFiles() string {
+	w.t.Helper()
 	dir := filepath.Join(run.dir, w.cli.name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		w.t.Fatal(err)
 	}
 	files := map[string]string{"resolv.conf": "nameserver 127.0.0.53\n", "hosts": "127.0.0.1 localhost\n" + serverAddress + " " + serverHost + "\n"}
 	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err == nil {
+			continue // what an earlier client made of it
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			w.t.Fatal(err)
 		}
 	}
-	return w.cli.Command(append([]string{"sh", "-c", unprivileged, "sh", dir, path}, args...)...)
+	return dir
 }
 
 // WaitUp waits until a page behind the hub comes through the SOCKS5 proxy.

@@ -171,7 +171,7 @@ func (d *download) Write(p []byte) (int, error) {
 func (w *world) startGated(name string, size int64) *download {
 	w.t.Helper()
 	d := &download{t: w.t, name: name, size: size, hash: sha256.New(), done: make(chan error, 1)}
-	cmd := w.cli.Command("curl", "--silent", "--show-error", "--fail", "--no-buffer", "--proxy", "socks5h://"+socksProxy,
+	cmd := w.cli.Command("curl", "--silent", "--show-error", "--fail", "--no-buffer", "--proxy", w.proxy,
 		fmt.Sprintf("http://%s/gated/%s/%d", w.siteAddress(), name, size))
 	cmd.Stdout = d
 	if err := cmd.Start(); err != nil {

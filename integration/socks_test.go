@@ -79,7 +79,11 @@ func (w *world) dialEcho() *innerConn {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	conn, err := w.socksDial(ctx, net.JoinHostPort(w.siteAddress(), echoPort))
+	dial := w.socksDial
+	if w.proxy == "" {
+		dial = w.cli.Dial
+	}
+	conn, err := dial(ctx, net.JoinHostPort(w.siteAddress(), echoPort))
 	if err != nil {
 		w.t.Fatalf("connect to the echo service: %v", err)
 	}

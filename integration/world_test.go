@@ -30,12 +30,14 @@ type world struct {
 	srv *server
 	lan *lan  // nil behind SecureNAT
 	nat *site // nil with a LAN
+
+	proxy string // curl's way to what is inside; empty means directly
 }
 
 // newBareWorld has a server and a hub with nothing behind it.
 func newBareWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, cli: newNetns(t, "cli")}
+	w := &world{t: t, cli: newNetns(t, "cli"), proxy: "socks5h://" + socksProxy}
 	ns := newNetns(t, "srv")
 	link(ns, w.cli, serverAddress+"/24", clientAddress+"/24")
 	w.srv = startServer(t, ns)

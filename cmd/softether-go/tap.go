@@ -29,7 +29,6 @@ func openTAP(cfg config.Config, log *slog.Logger) (*tapEnd, error) {
 		device.Close()
 		return nil, err
 	}
-	log.Info("interface", "name", device.Name(), "mac", device.MAC())
 	return &tapEnd{device, h}, nil
 }
 
