@@ -10,6 +10,7 @@ wanted='
 /usr/libexec/softether/vpnclient/vpnclient softether-vpnclient
 vpncmd softether-vpncmd
 ip iproute2
+ping iputils-ping
 setpriv util-linux
 dnsmasq dnsmasq-base
 dhcpd isc-dhcp-server

@@ -20,6 +20,7 @@ func TestTAPCarriesTheMachinesTraffic(t *testing.T) {
 	const mac = "5e:00:53:00:00:07"
 	c := w.StartTAP(tapFlags.with(flags{"mac": mac}))
 	c.WaitUp()
+	needTool(t, "ping", "iputils-ping")
 	command(t, "ip", "netns", "exec", w.cli.name, "ping", "-c", "2", "-W", "2", lanGateway)
 	for what, text := range map[string]string{
 		"interface":   w.cli.IP("link", "show", "dev", tapName),
