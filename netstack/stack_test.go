@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/leaktest"
 	"softether-go/pkg/netcfg"
 )
 
@@ -26,29 +26,8 @@ var (
 	macC = net.HardwareAddr{0x02, 0, 0, 0, 0, 0xc}
 )
 
-// TestMain fails if a goroutine outlives the tests.
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	if code == 0 && !settles(before) {
-		buf := make([]byte, 1<<20)
-		fmt.Fprintf(os.Stderr, "goroutines left: %d, before: %d\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// settles waits until there are no more than n goroutines: those that are on
-// their way out are no leak.
-func settles(n int) bool {
-	for range 200 {
-		if runtime.NumGoroutine() <= n {
-			return true
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return false
-}
+// TestMain fails the run if a goroutine is left.
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 func newStack(t testing.TB, mac net.HardwareAddr) *Stack {
 	t.Helper()
@@ -240,7 +219,7 @@ func TestCloseEndsEverythingAtOnce(t *testing.T) {
 	}
 	_ = client.Close()
 	_ = server.Close()
-	if !settles(before) {
+	if !leaktest.Settles(before) {
 		t.Errorf("goroutines: %d, before %d", runtime.NumGoroutine(), before)
 	}
 }

@@ -3,35 +3,19 @@ package proxy
 import (
 	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"softether-go/pkg/leaktest"
 )
 
-// TestMain fails when goroutines are left over.
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	if flag.Lookup("test.fuzz").Value.String() != "" {
-		os.Exit(code) // the fuzzer leaves one of its own
-	}
-	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; {
-		if time.Now().After(end) {
-			buf := make([]byte, 1<<20)
-			fmt.Fprintf(os.Stderr, "%d goroutines left over:\n%s\n", runtime.NumGoroutine()-before, buf[:runtime.Stack(buf, true)])
-			os.Exit(max(code, 1))
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	os.Exit(code)
-}
+// TestMain fails the run if a goroutine is left.
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 // dialFunc is a Dialer.
 type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)

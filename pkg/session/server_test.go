@@ -3,28 +3,16 @@ package session
 import (
 	"crypto/tls"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
-	"time"
 
+	"softether-go/pkg/leaktest"
 	"softether-go/pkg/session/sessiontest"
 	"softether-go/pkg/wire"
 )
 
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	for range 200 {
-		if runtime.NumGoroutine() <= before {
-			os.Exit(code)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	buf := make([]byte, 1<<20)
-	os.Stderr.WriteString("goroutines left behind:\n" + string(buf[:runtime.Stack(buf, true)]))
-	os.Exit(1)
-}
+// TestMain fails the run if a goroutine is left.
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 type peer = sessiontest.Peer
 

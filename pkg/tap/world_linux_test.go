@@ -21,40 +21,15 @@ import (
 
 	"softether-go/pkg/frame"
 	"softether-go/pkg/frame/frametest"
+	"softether-go/pkg/leaktest"
 )
 
 // init keeps the main goroutine on the main thread for good: a test that ran there
 // could not end its thread, and would leave the process in the test's namespace.
 func init() { runtime.LockOSThread() }
 
-// TestMain fails the run if a goroutine of this package is left.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	leak := ours()
-	for range 1000 { // one may just be about to end
-		if leak != "" {
-			runtime.Gosched()
-			leak = ours()
-		}
-	}
-	if leak != "" {
-		fmt.Fprintf(os.Stderr, "leaked goroutine:\n%s\n", leak)
-		code = max(code, 1)
-	}
-	os.Exit(code)
-}
-
-// ours returns the stack of a goroutine that is in this package, apart from the caller.
-func ours() string {
-	stacks := make([]byte, 1<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	for i, s := range bytes.Split(stacks, []byte("\n\n")) {
-		if i > 0 && bytes.Contains(s, []byte("softether-go/pkg/tap.(*Device)")) {
-			return string(s)
-		}
-	}
-	return ""
-}
+// TestMain fails the run if a goroutine is left.
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 
 // need skips with the remedy, or fails where tests may not be skipped.
 func need(t testing.TB, ok bool, remedy string) {
