@@ -20,16 +20,15 @@ var tapFlags = flags{
 	"insecure": "true", "tap": tapName, "reconnect-delay": "200ms",
 }
 
-// privileged gives a program the resolver and hosts of its test, and a /run whose
-// state directory outlives it as on a real host, and becomes the program as root.
+// privileged gives a program the /etc of its test with resolver and hosts, and a /run
+// whose state directory outlives it as on a real host, and becomes the program as root.
 const privileged = `
 set -e
-resolver=$(readlink -m /etc/resolv.conf)
 mount -t tmpfs tmpfs /run
-mkdir -p /run/softether-go "$(dirname "$resolver")"
-[ -e "$resolver" ] || : >"$resolver"
+mkdir -p /run/softether-go
 mount --bind "$1/state" /run/softether-go
-mount --bind "$1/resolv.conf" "$resolver"
+mount --bind "$1/etc" /etc
+mount --bind "$1/resolv.conf" /etc/resolv.conf
 mount --bind "$1/hosts" /etc/hosts
 shift
 exec "$@"
@@ -43,7 +42,20 @@ func (w *world) rootCommand(argv ...string) *exec.Cmd {
 	if err := os.MkdirAll(filepath.Join(dir, "state"), 0o755); err != nil {
 		w.t.Fatal(err)
 	}
+	w.privateEtc(filepath.Join(dir, "etc"))
 	return w.cli.Command(append([]string{"sh", "-c", privileged, "sh", dir}, argv...)...)
+}
+
+// privateEtc makes an /etc for the programs of one test, with places to mount on:
+// what the program keeps there must not meet that of another test.
+func (w *world) privateEtc(dir string) {
+	w.t.Helper()
+	if _, err := os.Stat(dir); err == nil {
+		return
+	}
+	command(w.t, "mkdir", dir)
+	command(w.t, "cp", "--archive", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", dir)
+	command(w.t, "touch", dir+"/resolv.conf", dir+"/hosts")
 }
 
 // A tapClient is the program under test with a TAP in the client's namespace.
@@ -108,7 +120,7 @@ func (w *world) hostState() string {
 		echo '-- settings'; for f in $(find /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf -type f | sort); do
 			case $f in */stable_secret) ;; *) echo "$f $(cat $f)" ;; esac
 		done
-		echo '-- resolv.conf'; stat -c '%a %U %G %F' /etc/resolv.conf; cat /etc/resolv.conf
+		echo '-- resolv.conf'; stat -c '%a %U %G %F' /etc/resolv.conf; cat /etc/resolv.conf; ls -A /etc
 		echo '-- journals'; find /run/softether-go -type f ! -name turn`).CombinedOutput()
 	if err != nil {
 		w.t.Fatalf("look at the host: %v\n%s", err, out)
