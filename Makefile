@@ -9,6 +9,9 @@ RACE     = $$(command -v $${CC:-cc} >/dev/null && echo -race)
 # Packages whose tests need no server, no namespaces and no root.
 UNIT     = $$($(GO) list ./... | grep -v /integration)
 FUZZTIME ?= 20s
+IMAGE    ?= softether-go
+# The authorities that the image trusts: this machine's (Debian, Alpine; Fedora; macOS).
+ROOTS    ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem))
 
 .PHONY: help
 help: ## this list
@@ -17,6 +20,13 @@ help: ## this list
 .PHONY: build
 build: ## the static binary, in bin/
 	$(STATIC) -o bin/softether-go ./cmd/softether-go
+
+.PHONY: image
+image: export GOOS = linux
+image: build ## a container image with it, by Docker
+	install -m 644 $(or $(ROOTS),$(error no root certificates here: make image ROOTS=FILE)) bin/ca-certificates.crt
+	chmod 755 bin/softether-go # any user may run it, whatever the umask
+	docker build -t $(IMAGE) .
 
 .PHONY: demo
 demo: ## a tunnel through an embedded hub, until Ctrl-C
