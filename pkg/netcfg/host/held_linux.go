@@ -9,6 +9,7 @@ import (
 // held is what we put on the host and cannot tell from others' by looking.
 type held struct {
 	addresses []netip.Prefix
+	rules     []rule // of the policy table: another instance may have been given the same
 	settings  map[string]setting
 	marks     marks
 	names     names
@@ -16,7 +17,7 @@ type held struct {
 
 // have lists what of ours is there. A TAP that is gone has taken its own along.
 func (h *Host) have(v *view) []item {
-	items := v.mine(h.index, h.cfg.PolicyTable)
+	items := slices.DeleteFunc(v.mine(h.index, h.cfg.PolicyTable), h.held.not)
 	if v.TAP.Index == h.index {
 		items = append(items, link{Up: v.TAP.Up, MTU: v.TAP.MTU})
 		for _, a := range v.Addresses {
@@ -39,12 +40,20 @@ func (h *Host) have(v *view) []item {
 	return items
 }
 
+// not reports whether an item is a rule of another instance with our policy table.
+func (h *held) not(i item) bool {
+	r, ok := i.(rule)
+	return ok && !isKeep(r.Table) && !slices.Contains(h.rules, r)
+}
+
 // note keeps what a step changed.
 func (h *held) note(s step) {
 	if s.Old != nil {
 		switch i := s.Old.(type) {
 		case address:
 			h.addresses = slices.DeleteFunc(h.addresses, func(p netip.Prefix) bool { return p == i.Prefix })
+		case rule:
+			h.rules = slices.DeleteFunc(h.rules, func(r rule) bool { return r == i })
 		case setting:
 			delete(h.settings, i.Path)
 		case marks:
@@ -56,6 +65,8 @@ func (h *held) note(s step) {
 	switch i := s.New.(type) {
 	case address:
 		h.addresses = append(h.addresses, i.Prefix)
+	case rule:
+		h.rules = append(h.rules, i)
 	case setting:
 		h.settings[i.Path] = i
 	case marks:

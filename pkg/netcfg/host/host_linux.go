@@ -254,13 +254,16 @@ func (h *Host) plan() ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v.TAP.Index != h.index && !h.wish.Closed {
+	gone := v.TAP.Index != h.index
+	if gone && !h.wish.Closed && !h.wish.Config.IsZero() {
 		return nil, fmt.Errorf("the interface is gone")
 	}
 	have := h.have(&v)
 	h.wish.Set = h.held.settings
 	h.chooseMarks(v)
-	wanted, err := want(v, h.wish)
+	w := h.wish
+	w.Closed = w.Closed || gone // without the interface nothing of ours has a use
+	wanted, err := want(v, w)
 	if err != nil {
 		return nil, err
 	}

@@ -65,6 +65,31 @@ func TestTwoInstances(t *testing.T) {
 	})
 }
 
+// Who comes second with the same table is refused, and takes nothing from the first
+// while it comes or goes.
+func TestTwoInstancesWithOneTable(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.addSecond()
+		first := w.open(Options{PolicyTable: 201, ConnMark: true})
+		w.protect(first, "203.0.113.5")
+		w.apply(first, lease())
+		onlyFirst := w.state()
+		second := w.openSecond()
+		w.protect(second, "203.0.113.6")
+		if got := w.sh("ip rule"); strings.Count(got, "lookup 201") != 2 {
+			t.Errorf("the first lost its rules:\n%s", got)
+		}
+		if err := second.Apply(t.Context(), secondLease()); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "by vpn0; give another one") {
+			t.Errorf("the second in the same table: got %v", err)
+		}
+		w.close(second)
+		if got := w.state(); got != onlyFirst {
+			t.Errorf("the first alone is not as before (-before +after):\n%s", cmp.Diff(onlyFirst, got))
+		}
+		w.close(first)
+	})
+}
+
 const holdTAP = "SOFTETHER_HOST_TEST_HOLD"
 
 // TestHoldForKill is the instance that others kill.
@@ -216,6 +241,10 @@ func TestTAPVanishesBeforeClose(t *testing.T) {
 		unix.Close(fd)
 		if err := h.Apply(t.Context(), otherLease()); err == nil || !strings.Contains(err.Error(), "the interface is gone") {
 			t.Errorf("without a TAP: got %v", err)
+		}
+		w.apply(h, netcfg.Config{})
+		if got := w.sh("ip rule; ip route show table all"); strings.Contains(got, "proto 94") {
+			t.Errorf("without a TAP and with nothing to configure:\n%s", got)
 		}
 		w.close(h)
 		w.same(before, "after Close")
