@@ -200,6 +200,9 @@ func (c *conn) login(p *pack.Pack, challenge []byte) (*session, *pack.Pack, erro
 	if err != nil {
 		return nil, nil, err
 	}
+	if p := c.h.cfg.Policy; l.Bridge && p.Value("NoBridge") != 0 && p.Value("NoRouting") != 0 {
+		return nil, nil, wire.CodeBridgeDenied
+	}
 	s, err := c.h.open(c, l, name)
 	if err != nil {
 		return nil, nil, err

@@ -267,3 +267,32 @@ func FuzzNegotiation(f *testing.F) {
 		c.raw.Close()
 	})
 }
+
+func TestBridgeModeIsRefusedToWhomThePolicyForbidsBoth(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		policy wire.Policy
+		want   error
+	}{
+		{"no policy", nil, nil},
+		{"no bridging", wire.Policy{{Name: "NoBridge", Value: 1}}, nil},
+		{"no routing", wire.Policy{{Name: "NoRouting", Value: 1}}, nil},
+		{"neither", wire.Policy{{Name: "NoBridge", Value: 1}, {Name: "NoRouting", Value: 1}}, wire.CodeBridgeDenied},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			cfg := bob
+			cfg.Policy = row.policy
+			h := hubtest.Start(t, cfg)
+			c := greet(t, h)
+			bridge := c.hashed("bob", "secret")
+			bridge.Bridge = true
+			if err := c.login(bridge); !errors.Is(err, row.want) {
+				t.Errorf("a bridge: %v, want %v", err, row.want)
+			}
+			c = greet(t, h)
+			if err := c.login(c.hashed("bob", "secret")); err != nil {
+				t.Errorf("a station: %v", err)
+			}
+		})
+	}
+}

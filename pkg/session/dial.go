@@ -37,6 +37,10 @@ type Config struct {
 	Password string // for HashedPass and PlainPassword; never logged
 	Trust    Trust
 
+	// Bridge asks for the bridge and routing mode: this end is not one station but a
+	// network of them. See wire.Login.
+	Bridge bool
+
 	// UniqueID identifies this process to the server; keep it over reconnects.
 	UniqueID [16]byte
 
@@ -202,6 +206,7 @@ func (d *dialer) loginPack(hello wire.Hello) *pack.Pack {
 		User:          d.User,
 		Auth:          d.Auth,
 		MaxConnection: 1,
+		Bridge:        d.Bridge,
 		Client: wire.ClientInfo{
 			Product: productName, Version: productVersion, Build: productBuild,
 			OS: runtime.GOOS, Server: d.Host, Port: d.Port,

@@ -4,22 +4,22 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/hub/hubtest"
+	"softether-go/pkg/session/sessiontest"
 	"softether-go/pkg/wire"
 )
 
@@ -27,56 +27,67 @@ import (
 // (Debian's 5.01.9674), recorded to testdata/*.flow. Replaying one plays the
 // server's half byte for byte and holds ours to the shape of what we said then.
 //
-// To record them anew, give a server with the hubs and users of the table below:
+// To record them anew, give a server with the hubs and users of the table below. It
+// has to be another machine or network namespace: a server grants bridge mode to all
+// who come from its own addresses.
 //
-//	go test ./pkg/session -run TestRecordedFlows -record 127.0.0.1:5555
+//	go test ./pkg/session -run TestRecordedFlows -record 192.0.2.1:5555
 var record = flag.String("record", "", "host:port of a real server to record flows from")
 
+// A limit is what the welcome's policy leaves of bridge mode: NoBridge and NoRouting.
+type limit struct{ bridge, routing uint32 }
+
+// The user u has no policy; nobridge has NoBridge, norouting has NoRouting, and
+// neither has both.
 var flows = []struct {
 	name      string
 	hub, user string
 	auth      wire.AuthType
 	password  string
+	bridge    bool
 	want      error // nil: a session
+	limit     limit
 }{
-	{"hashed", "VPN", "u", wire.HashedPass, "p", nil},
-	{"plain", "VPN", "u", wire.PlainPassword, "p", nil},
-	{"anonymous", "VPN", "a", wire.Anonymous, "", nil},
-	{"wrong-password", "VPN", "u", wire.HashedPass, "wrong", wire.CodeAuthFailed},
-	{"unknown-hub", "NOHUB", "u", wire.HashedPass, "p", wire.CodeHubNotFound},
-	{"hub-offline", "OFF", "u", wire.HashedPass, "p", wire.CodeHubStopping},
-	{"denied", "VPN", "denied", wire.HashedPass, "p", wire.CodeAccessDenied},
-}
-
-type flowPart struct {
-	server bool // the server's words, not the client's
-	bytes  []byte
+	{"hashed", "VPN", "u", wire.HashedPass, "p", false, nil, limit{1, 1}},
+	{"plain", "VPN", "u", wire.PlainPassword, "p", false, nil, limit{1, 1}},
+	{"anonymous", "VPN", "a", wire.Anonymous, "", false, nil, limit{1, 1}},
+	{"wrong-password", "VPN", "u", wire.HashedPass, "wrong", false, wire.CodeAuthFailed, limit{}},
+	{"unknown-hub", "NOHUB", "u", wire.HashedPass, "p", false, wire.CodeHubNotFound, limit{}},
+	{"hub-offline", "OFF", "u", wire.HashedPass, "p", false, wire.CodeHubStopping, limit{}},
+	{"denied", "VPN", "denied", wire.HashedPass, "p", false, wire.CodeAccessDenied, limit{}},
+	{"bridge", "VPN", "u", wire.HashedPass, "p", true, nil, limit{0, 0}},
+	{"bridge-nobridge", "VPN", "nobridge", wire.HashedPass, "p", true, nil, limit{1, 0}},
+	{"bridge-norouting", "VPN", "norouting", wire.HashedPass, "p", true, nil, limit{0, 1}},
+	{"bridge-denied", "VPN", "neither", wire.HashedPass, "p", true, wire.CodeBridgeDenied, limit{}},
 }
 
 func TestRecordedFlows(t *testing.T) {
 	for _, row := range flows {
 		t.Run(row.name, func(t *testing.T) {
-			cfg := Config{Host: "vpn.test", Hub: row.hub, User: row.user, Auth: row.auth, Password: row.password, Trust: Trust{Insecure: true}}
+			cfg := Config{Host: "vpn.test", Hub: row.hub, User: row.user, Auth: row.auth, Password: row.password,
+				Bridge: row.bridge, Trust: Trust{Insecure: true}}
 			path := filepath.Join("testdata", row.name+".flow")
 			if *record != "" {
 				recordFlow(t, cfg, path)
 			}
-			replayFlow(t, cfg, readFlow(t, path), row.want)
+			flow, err := hubtest.ReadFlow(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			replayFlow(t, cfg, flow, row.want, row.limit)
 		})
 	}
 }
 
-func replayFlow(t *testing.T, cfg Config, parts []flowPart, want error) {
+func replayFlow(t *testing.T, cfg Config, flow hubtest.Flow, want error, limited limit) {
 	cfg.DialContext = server(t, func(p *peer) {
-		for len(parts) > 0 {
-			part := parts[0]
+		for _, part := range flow {
 			switch {
-			case part.server:
-				p.Write(part.bytes)
-			case isRequest(part.bytes):
-				compareRequest(t, p, part.bytes)
+			case part.Side == hubtest.Server:
+				p.Write(part.Bytes)
+			case isRequest(part.Bytes):
+				compareRequest(t, p, part.Bytes)
 			}
-			parts = parts[1:]
 		}
 	}).DialContext
 	s, err := Dial(context.Background(), cfg)
@@ -90,8 +101,12 @@ func replayFlow(t *testing.T, cfg Config, parts []flowPart, want error) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if w := s.Welcome(); !strings.HasPrefix(w.SessionName, "SID-") || w.Timeout != 20*time.Second || w.Policy.Value("MaxConnection") != 32 {
+	w := s.Welcome()
+	if !strings.HasPrefix(w.SessionName, "SID-") || w.Timeout != 20*time.Second || w.Policy.Value("MaxConnection") != 32 {
 		t.Errorf("welcome: %q, time-out %v, policy %v", w.SessionName, w.Timeout, w.Policy)
+	}
+	if got := (limit{w.Policy.Value("NoBridge"), w.Policy.Value("NoRouting")}); got != limited {
+		t.Errorf("NoBridge and NoRouting are %v, want %v", got, limited)
 	}
 	// The data phase: everything parses, to the last byte.
 	for {
@@ -150,34 +165,21 @@ func shape(t *testing.T, q wire.Request) []string {
 	return lines
 }
 
-// recordFlow dials the real server through a TLS relay that writes down what passes.
+// recordFlow dials the real server through a relay that writes down what passes.
 func recordFlow(t *testing.T, cfg Config, path string) {
-	var mu sync.Mutex
-	var parts []flowPart
-	note := func(fromServer bool) io.Writer {
-		return writerFunc(func(b []byte) (int, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			if n := len(parts); n > 0 && parts[n-1].server == fromServer {
-				parts[n-1].bytes = append(parts[n-1].bytes, b...)
-			} else {
-				parts = append(parts, flowPart{fromServer, bytes.Clone(b)})
-			}
-			return len(b), nil
-		})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	cfg.DialContext = server(t, func(p *peer) {
-		real, err := tls.Dial("tcp", *record, &tls.Config{InsecureSkipVerify: true})
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		go func() {
-			io.Copy(real, io.TeeReader(p, note(false)))
-			real.Close()
-		}()
-		io.Copy(p, io.TeeReader(real, note(true)))
-	}).DialContext
+	defer ln.Close()
+	var recorder hubtest.Recorder
+	relayed := make(chan error, 1)
+	go func() {
+		relayed <- recorder.Relay(ln, sessiontest.Certificate(t, nil), func() (net.Conn, error) { return net.Dial("tcp", *record) })
+	}()
+	cfg.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", ln.Addr().String())
+	}
 	s, err := Dial(context.Background(), cfg)
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -185,41 +187,9 @@ func recordFlow(t *testing.T, cfg Config, path string) {
 		cancel()
 		s.Close()
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	var out bytes.Buffer
-	for _, p := range parts {
-		out.WriteString(map[bool]string{false: ">>> client\n", true: "<<< server\n"}[p.server])
-		out.WriteString(hex.Dump(p.bytes))
-	}
-	if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
+	ln.Close()
+	<-relayed
+	if err := os.WriteFile(path, []byte(recorder.Flows()[0].String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
-}
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
-
-func readFlow(t *testing.T, path string) (parts []flowPart) {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(b)) {
-		switch {
-		case strings.HasPrefix(line, ">>>"), strings.HasPrefix(line, "<<<"):
-			parts = append(parts, flowPart{server: line[0] == '<'})
-		case len(line) > 10:
-			text := strings.ReplaceAll(line[10:min(len(line), 59)], " ", "")
-			row, err := hex.DecodeString(text)
-			if err != nil || len(parts) == 0 {
-				t.Fatalf("%s: line %q", path, line)
-			}
-			last := &parts[len(parts)-1]
-			last.bytes = append(last.bytes, row...)
-		}
-	}
-	return parts
 }

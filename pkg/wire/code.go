@@ -20,6 +20,7 @@ const (
 	CodeHubBusy         Code = 16
 	CodeTooManySessions Code = 20
 	CodeNotSupported    Code = 33
+	CodeBridgeDenied    Code = 108
 )
 
 // Advice says what to do after a Code.
@@ -75,7 +76,7 @@ var codes = map[Code]codeInfo{
 	104:                 {Wait, "the server has no bridge licence left"},
 	105:                 {Wait, "the server takes no sessions now"},
 	107:                 {Never, "monitoring mode is not allowed for this user"},
-	108:                 {Never, "bridge or routing mode is not allowed for this user"},
+	CodeBridgeDenied:    {Never, "bridge mode is not allowed for this user; drop -bridge, or ask the server's administrator to lift NoBridge and NoRouting from the user's policy"},
 	109:                 {Never, "the virtual hub does not allow our IP address"},
 	111:                 {Retry, "the server is out of memory"},
 	114:                 {Wait, "the server's licence check did not succeed"},

@@ -67,7 +67,12 @@ type Login struct {
 	Secure        []byte // HashedPass: AnswerChallenge's result
 	Plain         string // PlainPassword
 	MaxConnection int
-	Client        ClientInfo
+	// Bridge asks for the bridge and routing mode, in which the hub takes frames
+	// from any number of stations. Without it the hub passes frames from 3 MAC and 4
+	// IPv4 addresses and drops the rest without notice. Who may not have the mode at
+	// all is refused with CodeBridgeDenied; the Policy tells of limits that stay.
+	Bridge bool
+	Client ClientInfo
 }
 
 // ClientInfo is what the administrator's screens show of a client.
@@ -111,7 +116,7 @@ func (l Login) Pack() *pack.Pack {
 	p.SetInt("use_compress", 0)
 	p.SetInt("half_connection", 0)
 	p.SetInt("qos", 0) // would make the server expect a second connection
-	p.SetBool("require_bridge_routing_mode", false)
+	p.SetBool("require_bridge_routing_mode", l.Bridge)
 	p.SetBool("require_monitor_mode", false)
 	l.Client.nodeInfo(p, l.Hub)
 	return p
@@ -146,6 +151,7 @@ func ParseLogin(p *pack.Pack) (Login, error) {
 		Secure:        p.Data("secure_password"),
 		Plain:         p.Str("plain_password"),
 		MaxConnection: int(min(32, max(1, p.Int("max_connection")))),
+		Bridge:        p.Bool("require_bridge_routing_mode"),
 		Client:        ClientInfo{Product: p.Str("hello"), Build: int(p.Int("client_build"))},
 	}
 	copy(l.Client.UniqueID[:], p.Data("UniqueId"))

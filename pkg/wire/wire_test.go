@@ -116,7 +116,7 @@ func TestReadReplyLeavesWhatFollows(t *testing.T) {
 
 func TestRequestsAreReadAsWritten(t *testing.T) {
 	var b bytes.Buffer
-	login := Login{Hub: "H", User: "U", Auth: PlainPassword, Plain: "p", MaxConnection: 1,
+	login := Login{Hub: "H", User: "U", Auth: PlainPassword, Plain: "p", MaxConnection: 1, Bridge: true,
 		Client: ClientInfo{Product: "x", Build: 9999, Port: 443, UniqueID: [16]byte{1, 2}, Local: netip.MustParseAddr("192.0.2.1")}}
 	if err := errors.Join(WriteSignature(&b, "host:443"), WriteRequest(&b, "host:443", login.Pack())); err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestRequestsAreReadAsWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Login{Hub: "H", User: "U", Auth: PlainPassword, Plain: "p", MaxConnection: 1,
+	want := Login{Hub: "H", User: "U", Auth: PlainPassword, Plain: "p", MaxConnection: 1, Bridge: true,
 		Client: ClientInfo{Product: "x", Build: 9999, UniqueID: [16]byte{1, 2}}}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("login (-want +got):\n%s", diff)
