@@ -34,10 +34,18 @@ func (h *Host) have(v *view) []item {
 	if h.held.marks != (marks{}) {
 		items = append(items, h.held.marks)
 	}
-	if h.held.names != (names{}) && h.act.names.Held() {
-		items = append(items, h.held.names)
-	}
 	return items
+}
+
+// haveNames adds the name servers, unless someone else's are in force. Those are
+// replaced as long as ours are wanted; later, what we kept of the ones before goes.
+func (h *Host) haveNames(have, wanted []item) []item {
+	n := h.held.names
+	isNames := func(i item) bool { return i.key() == n.key() }
+	if n != (names{}) && (h.act.names.Held() || !slices.ContainsFunc(wanted, isNames)) {
+		have = append(have, n)
+	}
+	return have
 }
 
 // not reports whether an item is a rule of another instance with our policy table.

@@ -267,7 +267,7 @@ func (h *Host) plan() ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
-	return plan(have, wanted), nil
+	return plan(h.haveNames(have, wanted), wanted), nil
 }
 
 // chooseMarks takes marks that are free at the moment they are needed: all instances

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +58,31 @@ func TestSettingOfSomeoneElseStays(t *testing.T) {
 		w.close(h)
 		if got := strings.TrimSpace(w.sh("cat /proc/sys/net/ipv4/conf/eth0/rp_filter")); got != "0" {
 			t.Errorf("rp_filter of eth0 is %s, someone had set it to 0", got)
+		}
+	})
+}
+
+func TestNamesOfSomeoneElseStay(t *testing.T) {
+	inWorld(t, func(w *world) {
+		root, conf := w.root()
+		h := w.open(Options{AcceptDNS: true, Root: root})
+		c := lease()
+		c.DNS.Servers = []netip.Addr{netip.MustParseAddr("10.77.0.1")}
+		w.apply(h, c)
+		if text, _ := os.ReadFile(conf); !strings.Contains(string(text), "10.77.0.1") {
+			t.Fatalf("the lease's name server is not in %q", text)
+		}
+		const theirs = "nameserver 9.9.9.9\n"
+		if err := os.WriteFile(conf, []byte(theirs), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		w.apply(h, netcfg.Config{})
+		w.close(h)
+		if text, err := os.ReadFile(conf); err != nil || string(text) != theirs {
+			t.Errorf("got %q, %v, someone had made it %q", text, err, theirs)
+		}
+		if got, err := os.ReadDir(filepath.Dir(conf)); err != nil || len(got) != 1 {
+			t.Errorf("beside resolv.conf: %v, %v", got, err)
 		}
 	})
 }
