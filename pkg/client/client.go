@@ -7,7 +7,8 @@
 // produces and consumes frames, and a Configurer, which gives that endpoint its
 // addresses. Both outlive many sessions: while there is none, the endpoint keeps
 // its addresses and connections, and a new session that brings the same address
-// goes on as if nothing had happened.
+// goes on as if nothing had happened. An endpoint that is a port of a bridge gets no
+// address: it carries the frames of others, from the moment a session is there.
 //
 // For each session there is one scope of goroutines:
 //
@@ -38,6 +39,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -68,13 +70,16 @@ const (
 	slowStep = 3 * time.Second
 )
 
-// Config says what a Client connects. Session, Endpoint and Configurer are required.
+// Config says what a Client connects. Session and Endpoint are required, and so is
+// Configurer if there is an address to apply.
 type Config struct {
 	Session    session.Config
 	Endpoint   frame.Endpoint
 	Configurer Configurer
 
-	// DHCP asks for addresses; nil means that Static is used as it is.
+	// DHCP asks for addresses; nil means that Static is used as it is. If that is zero
+	// too there is nothing to apply, every frame passes untouched, and Configurer is
+	// not called.
 	DHCP   *dhcp.Config
 	Static netcfg.Config
 	// Adjust, if set, changes what a lease says before it is applied.
@@ -160,8 +165,14 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
+// addresses reports whether the endpoint gets any.
+func (c *Client) addresses() bool { return c.dhcp != nil || !c.cfg.Static.IsZero() }
+
 // unconfigure takes back the addresses. ctx has ended by then.
 func (c *Client) unconfigure() error {
+	if !c.addresses() {
+		return nil
+	}
 	return c.cfg.Configurer.Apply(context.Background(), netcfg.Config{})
 }
 
@@ -230,6 +241,10 @@ func (c *Client) showWelcome(w wire.Welcome) {
 		c.cfg.Log.Info("message from the hub", "text", w.Message)
 	}
 	c.cfg.Log.Info("policy", "items", w.Policy.String(), "timeout", w.Timeout)
+	if limits := bridgeLimits(w.Policy); c.cfg.Session.Bridge && len(limits) > 0 {
+		c.cfg.Log.Warn("the user's policy limits the bridge, and the hub drops what is beyond without notice; ask its administrator",
+			"at_most", strings.Join(limits, ", "))
+	}
 }
 
 // carry runs everything that lives as long as the session. When ctx ends, the
@@ -288,8 +303,13 @@ func (c *Client) endpointError(err error) error {
 	return fatal{fmt.Errorf("the local end of the tunnel stopped: %w", err)}
 }
 
-// configure gets a configuration for this session and applies it.
+// configure gets a configuration for this session and applies it, if there is to
+// be one.
 func (c *Client) configure(ctx context.Context, out frame.Writer) error {
+	if !c.addresses() {
+		c.cfg.Log.Info("carrying frames without an address of our own")
+		return nil
+	}
 	if c.dhcp == nil {
 		return c.apply(ctx, c.cfg.Static)
 	}

@@ -16,7 +16,8 @@ const (
 	// the last session left them; what the endpoint sends waits or is dropped there.
 	Dialing
 	// Configuring: a session is open and carries DHCP alone, inbound frames already
-	// reach the endpoint. Apply is called at the end of it.
+	// reach the endpoint. Apply is called at the end of it, unless there is no
+	// address to apply.
 	Configuring
 	// Up: frames flow both ways. Apply may be called again at any time by a renewed
 	// lease.
