@@ -48,7 +48,7 @@ func (c Config) withDefaults() Config {
 
 // resolver is the configuration of an instance's name servers.
 func (c Config) resolver(tap string, index int) resolv.Config {
-	return resolv.Config{Interface: tap, Index: index, Root: c.Root, Spare: c.StateDir, Log: c.Log}
+	return resolv.Config{Interface: tap, Index: index, Root: c.Root, Log: c.Log}
 }
 
 // check finds what cannot work on any host.

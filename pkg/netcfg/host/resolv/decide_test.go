@@ -77,7 +77,7 @@ search corp.example lab.corp.example
 options edns0 trust-ad
 options ndots:2
 `
-	if got := n.render("vpn0", before, false); got != want {
+	if got := n.render("vpn0", beforeBeside+keptName("vpn0"), before); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
@@ -130,15 +130,25 @@ func FuzzAuthor(f *testing.F) {
 		if tap == "" || strings.ContainsAny(tap, "\n;/") {
 			return
 		}
-		text := names("10.77.0.1", "corp.example").render(tap, before, missing)
-		if strings.Contains(tap, noneBefore) {
-			return
+		n, was := names("10.77.0.1", "corp.example"), beforeBeside
+		if missing {
+			was = noneBefore
 		}
+		text := n.render(tap, was, before)
 		if got, none := author(text); got != tap || none != missing {
 			t.Errorf("got %q %t, want %q %t", got, none, tap, missing)
 		}
 		if strings.Count(text, "nameserver ") < 1 || !strings.Contains(text, "\nnameserver 10.77.0.1\n") {
 			t.Errorf("no server in\n%s", text)
+		}
+		first := enclose(n.render(tap, beforeBelow, before), before)
+		if got, ok := peel(first, tap); !ok || got != before {
+			t.Errorf("kept %q, got %q back", before, got)
+		}
+		both := enclose(n.render("other"+tap, beforeBelow, first), first)
+		alone := enclose(n.render("other"+tap, beforeBelow, first), before)
+		if got, ok := peel(both, tap); !ok || got != alone {
+			t.Errorf("from between: got %q, want %q", got, alone)
 		}
 	})
 }

@@ -12,18 +12,19 @@
 //	replace     etc/resolv.conf is an entry in its directory: it is kept under
 //	            another name, and a file of ours takes its place in one step.
 //	rewrite     etc/resolv.conf is a mount point, as in containers, or its directory
-//	            cannot be written: its text is kept beside it, and exchanged.
+//	            cannot be written: its text is exchanged, and kept in ours as comments.
 //
-// A kept file is resolv.conf.softether-go.TAP in the same directory. For replace
-// it is the very file, or symbolic link, so that it comes back with its owner,
-// mode and times. A file of ours says so in its first line, by which a later run
-// knows what a killed one left, also after a power cut.
+// A kept file is resolv.conf.softether-go.TAP in the same directory. It is the very
+// file, or symbolic link, so that it comes back with its owner, mode and times. A text
+// that is kept in ours needs no other file: several containers may have one mounted
+// that outlives them, with nothing else in common. A file of ours says so in its first
+// line, by which a later run knows what a killed one left, also after a power cut.
 //
 // # Several instances
 //
 // The last one to come is asked. One that leaves while its file is kept by
 // another hands its own kept file to that one, so that the original comes back in
-// the end, in whatever order they leave.
+// the end, in whatever order they leave. Kept texts nest likewise.
 //
 // # Others who write the file
 //

@@ -2,30 +2,19 @@ package resolv
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 )
 
-// A place is an etc directory and where to keep what cannot be kept there.
-type place struct {
-	dir   string
-	spare string
-}
+// A place is an etc directory.
+type place struct{ dir string }
 
 func (p place) conf() string { return filepath.Join(p.dir, "resolv.conf") }
 
-// kept is where the file before ours is, or will be.
-func (p place) kept(tap string) string {
-	spare := filepath.Join(p.spare, keptName(tap))
-	if _, err := os.Lstat(spare); err == nil {
-		return spare
-	}
-	return filepath.Join(p.dir, keptName(tap))
-}
+// kept is where the file is that ours has replaced.
+func (p place) kept(tap string) string { return filepath.Join(p.dir, keptName(tap)) }
 
 // read returns the text of resolv.conf. That there is none, or a link to nowhere,
 // is no error.
@@ -50,7 +39,11 @@ func (p place) replace(tap string, n Names) error {
 		before = p.keptText(tap)
 	}
 	fresh := filepath.Join(p.dir, keptName(tap)+".new")
-	if err := os.WriteFile(fresh, []byte(n.render(tap, before, missing)), 0o644); err != nil {
+	was := beforeBeside + keptName(tap)
+	if missing {
+		was = noneBefore
+	}
+	if err := os.WriteFile(fresh, []byte(n.render(tap, was, before)), 0o644); err != nil {
 		return err
 	}
 	if holder != tap && !missing {
@@ -75,36 +68,37 @@ func (p place) keptText(tap string) string {
 	return string(text)
 }
 
-// rewrite exchanges the text of resolv.conf, which is kept beside it, or in the
-// spare directory if that cannot be.
+// rewrite exchanges the text of resolv.conf, and keeps the one before in it: nothing
+// else is sure to outlive a container.
 func (p place) rewrite(tap string, n Names) error {
-	before, _, err := p.read()
+	now, _, err := p.read()
 	if err != nil {
 		return err
 	}
-	if holder, _ := author(before); holder == tap {
-		return overwrite(p.conf(), n.render(tap, p.keptText(tap), false))
+	before, again := peel(now, tap)
+	if !again {
+		before = now
 	}
-	keep := filepath.Join(p.dir, keptName(tap))
-	if err := os.WriteFile(keep, []byte(before), 0o600); err != nil {
-		keep = filepath.Join(p.spare, keptName(tap))
-		if err := os.WriteFile(keep, []byte(before), 0o600); err != nil {
-			return fmt.Errorf("keep what it says: %w", err)
-		}
-	}
-	if err := overwrite(p.conf(), n.render(tap, before, false)); err != nil {
-		return errors.Join(err, overwrite(p.conf(), before), os.Remove(keep))
+	if err := overwrite(p.conf(), enclose(n.render(tap, beforeBelow, before), before)); err != nil {
+		return errors.Join(err, overwrite(p.conf(), now))
 	}
 	return nil
 }
 
-// overwrite changes a file's text and nothing else about it.
+// overwrite changes a file's text and nothing else about it. It writes once, with empty
+// lines for what is to be cut off, so that neither a reader nor a kill finds a half.
 func overwrite(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(text)
+	info, err := f.Stat()
+	if err == nil {
+		_, err = f.WriteString(text + strings.Repeat("\n", max(0, int(info.Size())-len(text))))
+	}
+	if err == nil {
+		err = f.Truncate(int64(len(text)))
+	}
 	return errors.Join(err, f.Close())
 }
 
@@ -114,6 +108,9 @@ func (p place) restore(tap string) error {
 	text, missing, err := p.read()
 	if err != nil {
 		return err
+	}
+	if rest, ok := peel(text, tap); ok {
+		return overwrite(p.conf(), rest)
 	}
 	if holder, none := author(text); !missing && holder == tap {
 		return p.putBack(tap, p.conf(), none)
@@ -140,28 +137,14 @@ func (p place) putBack(tap, path string, none bool) error {
 	if none {
 		return os.Remove(path)
 	}
-	if path == p.conf() || filepath.Dir(keep) == p.dir {
-		err := os.Rename(keep, path)
-		if !errors.Is(err, syscall.EBUSY) && !errors.Is(err, syscall.EXDEV) && !errors.Is(err, syscall.EROFS) &&
-			!errors.Is(err, fs.ErrPermission) {
-			return err
-		}
-	}
-	before, err := os.ReadFile(keep)
-	if err != nil {
-		return err
-	}
-	if err := overwrite(path, string(before)); err != nil {
-		return err
-	}
-	return os.Remove(keep)
+	return os.Rename(keep, path)
 }
 
 // left returns the TAPs of instances that resolv.conf or a kept file speaks of.
 func (p place) left() []string {
 	found := map[string]bool{}
 	if text, _, err := p.read(); err == nil {
-		if tap, _ := author(text); tap != "" {
+		for _, tap := range authors(text) {
 			found[tap] = true
 		}
 	}

@@ -22,7 +22,7 @@ type etc struct {
 func newEtc(t *testing.T) etc {
 	t.Helper()
 	e := etc{t, t.TempDir()}
-	for _, dir := range []string{"etc", "run", "spare"} {
+	for _, dir := range []string{"etc", "run"} {
 		if err := os.Mkdir(filepath.Join(e.root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -55,19 +55,16 @@ func (e etc) read() string {
 func (e etc) facts() string {
 	e.t.Helper()
 	var lines []string
-	for _, dir := range []string{"etc", "spare"} {
-		entries, err := os.ReadDir(filepath.Join(e.root, dir))
+	entries, err := os.ReadDir(e.path(""))
+	e.must(err)
+	for _, entry := range entries {
+		info, err := entry.Info()
 		e.must(err)
-		for _, entry := range entries {
-			info, err := entry.Info()
-			e.must(err)
-			path := filepath.Join(e.root, dir, entry.Name())
-			text, _ := os.ReadFile(path)
-			link, _ := os.Readlink(path)
-			s := info.Sys().(*syscall.Stat_t)
-			lines = append(lines, fmt.Sprintf("%s/%s %v %d:%d inode %d %v -> %q: %q", dir, entry.Name(), info.Mode(),
-				s.Uid, s.Gid, s.Ino, info.ModTime(), link, text))
-		}
+		text, _ := os.ReadFile(e.path(entry.Name()))
+		link, _ := os.Readlink(e.path(entry.Name()))
+		s := info.Sys().(*syscall.Stat_t)
+		lines = append(lines, fmt.Sprintf("%s %v %d:%d inode %d %v -> %q: %q", entry.Name(), info.Mode(),
+			s.Uid, s.Gid, s.Ino, info.ModTime(), link, text))
 	}
 	sort.Strings(lines)
 	return strings.Join(lines, "\n")
@@ -81,7 +78,7 @@ func (e etc) same(before string) {
 }
 
 func (e etc) config(tap string) Config {
-	return Config{Interface: tap, Index: 7, Root: e.root, Spare: filepath.Join(e.root, "spare")}
+	return Config{Interface: tap, Index: 7, Root: e.root}
 }
 
 func (e etc) manager(tap string) *Manager { return New(e.config(tap)) }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,12 +17,11 @@ import (
 // patience bounds a call of another program or service, which may hang.
 const patience = 10 * time.Second
 
-// A Config says for whom and where. Interface, Root and Spare are required.
+// A Config says for whom and where. Interface and Root are required.
 type Config struct {
 	Interface string // name of the TAP
 	Index     int    // its index
 	Root      string // etc and run are found under it
-	Spare     string // keeps what etc has no room for
 	Log       *slog.Logger
 }
 
@@ -39,7 +39,7 @@ func New(cfg Config) *Manager {
 	return &Manager{cfg: cfg}
 }
 
-func (c Config) place() place { return place{dir: filepath.Join(c.Root, "etc"), spare: c.Spare} }
+func (c Config) place() place { return place{filepath.Join(c.Root, "etc")} }
 
 // Set has names looked up at n, in place of what was set before. On an error
 // nothing has changed.
@@ -62,7 +62,7 @@ func (m *Manager) Set(ctx context.Context, n Names) error {
 	case Resolved:
 		err = newResolved(m.cfg.Root).set(ctx, m.cfg.Index, n)
 	case Resolvconf:
-		err = m.cfg.resolvconf(ctx, n.render(m.cfg.Interface, "", true), "-a", m.cfg.record(), "-m", "0", "-x")
+		err = m.cfg.resolvconf(ctx, n.render(m.cfg.Interface, noneBefore, ""), "-a", m.cfg.record(), "-m", "0", "-x")
 	case Replace:
 		err = m.cfg.place().replace(m.cfg.Interface, n)
 	case Rewrite:
@@ -82,12 +82,12 @@ func (m *Manager) Held() bool {
 	switch m.way {
 	case Replace, Rewrite:
 		text, _, err := m.cfg.place().read()
-		holder, _ := author(text)
-		if err == nil && holder == m.cfg.Interface {
+		taps := authors(text)
+		if err == nil && slices.Contains(taps, m.cfg.Interface) {
 			return true
 		}
 		// Another instance has come since and keeps ours.
-		return err == nil && holder != "" && m.keptByOther()
+		return err == nil && len(taps) > 0 && m.keptByOther()
 	}
 	return m.way != ""
 }
@@ -141,7 +141,7 @@ func Bury(ctx context.Context, cfg Config) error {
 }
 
 // Left returns the TAPs whose instances, alive or dead, have files under root.
-func Left(root string) []string { return place{dir: filepath.Join(root, "etc")}.left() }
+func Left(root string) []string { return place{filepath.Join(root, "etc")}.left() }
 
 // record is what resolvconf knows us by. Debian's puts names that begin with tap first.
 func (c Config) record() string { return "tap." + c.Interface + ".softether" }

@@ -104,6 +104,7 @@ func TestMountedFileWithTwoInstances(t *testing.T) {
 		first, second := e.manager("vpn0"), e.manager("vpn1")
 		e.set(first, "10.77.0.1")
 		e.set(second, "10.88.0.1")
+		e.set(first, "10.77.0.2") // a renewal with another server
 		e.restore(first)
 		if !strings.Contains(e.read(), "10.88.0.1") {
 			t.Errorf("the second is not asked any more:\n%s", e.read())
@@ -125,12 +126,39 @@ func TestMountedFileInReadOnlyEtc(t *testing.T) {
 		before := e.untimed()
 		m := e.manager("vpn0")
 		e.set(m, "10.77.0.1")
-		if _, err := os.Stat(filepath.Join(e.root, "spare", keptName("vpn0"))); err != nil {
-			t.Errorf("not kept in the spare directory: %v", err)
-		}
 		e.restore(m)
 		if d := cmp.Diff(before, e.untimed()); d != "" {
 			t.Errorf("not as before (-before +after):\n%s", d)
+		}
+	})
+}
+
+// The file is that of a pod, or of the container whose network another one joins: it
+// outlives the container of a killed instance, and all else that was in there.
+func TestMountedFileOutlivesContainer(t *testing.T) {
+	inMounts(t, func(e etc) {
+		e.mount(0)
+		before := e.read()
+		killed, next := newEtc(t), newEtc(t)
+		for _, container := range []etc{killed, next} {
+			container.write("")
+			e.must(unix.Mount(e.path("resolv.conf"), container.path("resolv.conf"), "", unix.MS_BIND, ""))
+			t.Cleanup(func() { unix.Unmount(container.path("resolv.conf"), unix.MNT_DETACH) })
+		}
+		e.set(killed.manager("vpn1"), "10.88.0.1")
+		e.set(killed.manager("vpn0"), "10.77.0.1")
+		if got := Left(next.root); len(got) != 2 {
+			t.Errorf("left by %q, want two", got)
+		}
+		e.must(Bury(t.Context(), next.config("vpn1")))
+		if !strings.Contains(e.read(), "10.77.0.1") || strings.Contains(e.read(), "10.88.0.1") {
+			t.Errorf("not the other's alone:\n%s", e.read())
+		}
+		m := next.manager("vpn0")
+		next.set(m, "10.77.0.2")
+		next.restore(m)
+		if got := e.read(); got != before {
+			t.Errorf("got %q, want %q", got, before)
 		}
 	})
 }
