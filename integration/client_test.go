@@ -140,7 +140,7 @@ func (c *client) WaitPage(url string) {
 // siteAddress is the site's literal address, where DNS is not the point.
 func (w *world) siteAddress() string {
 	if w.lan != nil {
-		return lanGateway
+		return w.lan.gateway
 	}
 	return natHost
 }

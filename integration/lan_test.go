@@ -4,6 +4,7 @@ package integration
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,19 +24,23 @@ const (
 // The hub makes a new TAP each time it starts; Attach brings it back here. The
 // services sit on the bridge and notice nothing.
 type lan struct {
-	t    testing.TB
-	ns   *netns
-	srv  *server
-	dhcp *process
-	site *site
+	t       testing.TB
+	ns      *netns
+	srv     *server
+	gateway string // its own address; its subnet has 24 bits
+	dhcp    *process
+	site    *site
 }
 
 // newLAN plugs a LAN into the server's hub. It has no DHCP and no DNS yet.
-func newLAN(t testing.TB, srv *server) *lan {
+func newLAN(t testing.TB, srv *server) *lan { t.Helper(); return newLANAt(t, srv, lanGateway) }
+
+// newLANAt is newLAN with another subnet.
+func newLANAt(t testing.TB, srv *server, gateway string) *lan {
 	t.Helper()
-	l := &lan{t: t, ns: newNetns(t, "lan"), srv: srv}
+	l := &lan{t: t, ns: newNetns(t, "lan"), srv: srv, gateway: gateway}
 	l.ns.IP("link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0")
-	l.ns.IP("address", "add", lanGateway+"/24", "dev", "br0")
+	l.ns.IP("address", "add", l.gateway+"/24", "dev", "br0")
 	l.ns.IP("link", "set", "br0", "up")
 	// Another subnet behind the gateway, for classless routes.
 	l.ns.IP("address", "add", routedHost+"/32", "dev", "lo")
@@ -59,6 +64,13 @@ func (l *lan) Attach() {
 	l.ns.IP("link", "set", "tap_lan", "master", "br0", "up")
 }
 
+// host returns the address of a host in the LAN by its number.
+func (l *lan) host(n byte) string {
+	a := netip.MustParseAddr(l.gateway).As4()
+	a[3] = n
+	return netip.AddrFrom4(a).String()
+}
+
 // Dnsmasq serves DNS, and DHCP with leases of a fixed time (2 minutes at least).
 func (l *lan) Dnsmasq(lease time.Duration, options ...string) {
 	l.t.Helper()
@@ -66,8 +78,8 @@ func (l *lan) Dnsmasq(lease time.Duration, options ...string) {
 	argv := []string{"dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--interface=br0", "--bind-interfaces",
 		"--except-interface=lo", "--no-resolv", "--no-hosts", "--no-ping", "--user=root", "--pid-file=", "--log-facility=-",
 		"--log-dhcp", "--log-queries", "--dhcp-authoritative", "--dhcp-leasefile=" + filepath.Join(run.dir, l.ns.name+".leases"),
-		fmt.Sprintf("--dhcp-range=10.200.0.50,10.200.0.150,%d", int(lease.Seconds())),
-		"--domain=" + lanDomain, "--local=/" + lanDomain + "/", "--host-record=" + siteName + "," + lanGateway}
+		fmt.Sprintf("--dhcp-range=%s,%s,%d", l.host(50), l.host(150), int(lease.Seconds())),
+		"--domain=" + lanDomain, "--local=/" + lanDomain + "/", "--host-record=" + siteName + "," + l.gateway}
 	l.dhcp = start(l.t, "dnsmasq", l.ns.Command(append(argv, options...)...))
 	l.dhcp.WaitLog(`DHCP, sockets bound`, 10*time.Second)
 }
@@ -78,12 +90,12 @@ func (l *lan) Dhcpd(lease time.Duration) {
 	needTool(l.t, "dhcpd", "isc-dhcp-server")
 	conf := fmt.Sprintf(`authoritative; ping-check false;
 default-lease-time %[1]d; max-lease-time %[1]d; min-lease-time %[1]d;
-subnet 10.200.0.0 netmask 255.255.255.0 {
-	range 10.200.0.50 10.200.0.150;
+subnet %[3]s netmask 255.255.255.0 {
+	range %[4]s %[5]s;
 	option routers %[2]s;
 	option domain-name-servers %[2]s;
 }
-`, int(lease.Seconds()), lanGateway)
+`, int(lease.Seconds()), l.gateway, l.host(0), l.host(50), l.host(150))
 	file := filepath.Join(run.dir, l.ns.name)
 	for name, text := range map[string]string{".dhcpd.conf": conf, ".dhcpd.leases": ""} {
 		if err := os.WriteFile(file+name, []byte(text), 0o644); err != nil {

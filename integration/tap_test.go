@@ -91,6 +91,7 @@ func (w *world) CleanUp() {
 // WaitUp waits until a page behind the hub comes by the TAP.
 func (c *tapClient) WaitUp() {
 	c.t.Helper()
+	c.WaitLog("tunnel up", upTime) // a connection begun before could be lost on another way
 	eventually(c.t, upTime, "the tunnel carries traffic", func() error {
 		if !c.Running() {
 			c.t.Fatalf("the client has ended with code %d:\n%s", c.cmd.ProcessState.ExitCode(), c.Log())
@@ -116,10 +117,8 @@ func (w *world) hostState() string {
 		ip -o address | sed -E 's/ (valid|preferred)_lft [^ ]+//g'
 		echo '-- rules';  ip rule; ip -6 rule
 		echo '-- routes'; { ip route show table all; ip -6 route show table all; } | sort
-		echo '-- nftables'; nft list ruleset
-		echo '-- settings'; for f in $(find /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf -type f | sort); do
-			case $f in */stable_secret) ;; *) echo "$f $(cat $f)" ;; esac
-		done
+		echo '-- nftables'; nft --stateless list ruleset
+		echo '-- settings'; grep -rs --exclude=stable_secret '' /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf | sort
 		echo '-- resolv.conf'; stat -c '%a %U %G %F' /etc/resolv.conf; cat /etc/resolv.conf; ls -A /etc
 		echo '-- journals'; find /run/softether-go -type f ! -name turn`).CombinedOutput()
 	if err != nil {

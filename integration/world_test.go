@@ -16,6 +16,10 @@ const (
 	clientAddress = "198.18.0.2"
 	serverHost    = "vpn.test" // in the client's /etc/hosts
 
+	secondServer  = "198.18.1.1" // of another world for the same client
+	secondAddress = "198.18.1.2"
+	secondGateway = "10.210.0.1" // of the LAN there
+
 	natHost    = "198.51.100.1" // served beside the server, reached through SecureNAT
 	routedHost = "10.201.0.1"   // behind the LAN's gateway, reached by a classless route
 )
@@ -59,6 +63,23 @@ func newWorldWithoutDHCP(t testing.TB) *world {
 	w := newBareWorld(t)
 	w.lan = newLAN(t, w.srv)
 	return w
+}
+
+// another returns a second world for the same client, on its eth1, with a LAN whose
+// DHCP server is up to the test.
+func (w *world) another() *world {
+	w.t.Helper()
+	o := &world{t: w.t, cli: w.cli, proxy: w.proxy}
+	ns := newNetns(w.t, "srv")
+	w.cli.IP("link", "add", "eth1", "type", "veth", "peer", "name", "eth0", "netns", ns.name)
+	w.cli.IP("address", "add", secondAddress+"/24", "dev", "eth1")
+	w.cli.IP("link", "set", "eth1", "up")
+	ns.IP("address", "add", secondServer+"/24", "dev", "eth0")
+	ns.IP("link", "set", "eth0", "up")
+	o.srv = startServer(w.t, ns)
+	o.srv.CreateHub()
+	o.lan = newLANAt(w.t, o.srv, secondGateway)
+	return o
 }
 
 // newNATWorld has SecureNAT behind the hub, and a site beside the server that
