@@ -87,7 +87,7 @@ func TestTAPCarriesEveryKindOfFrame(t *testing.T) {
 		checkMulticast(t, w.lan.ns, "br0", w.cli, tapName)
 		checkMulticast(t, w.cli, tapName, w.lan.ns, "br0")
 	})
-	t.Run("long and tagged frames", func(t *testing.T) { checkFrames(t, w) })
+	t.Run("long and tagged frames", func(t *testing.T) { checkFrames(t, w.lan.ns, "br0", w.cli, tapName) })
 }
 
 // pingOutput pings the LAN's gateway.
@@ -222,14 +222,20 @@ func checkMulticast(t *testing.T, from *netns, fromDevice string, to *netns, toD
 	setsockopt(t, sender, func(fd int) error {
 		return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(from.index(t, fromDevice))})
 	})
-	text := "from " + fromDevice
-	eventually(t, 20*time.Second, fmt.Sprintf("%s hears the group %s", toDevice, text), func() error {
-		if _, err := sender.WriteTo([]byte(text), group); err != nil {
+	checkHeard(t, sender, group, member)
+}
+
+// checkHeard sends until the listener hears it.
+func checkHeard(t *testing.T, sender net.PacketConn, to net.Addr, listener net.PacketConn) {
+	t.Helper()
+	text := "from " + sender.LocalAddr().String()
+	eventually(t, 20*time.Second, "what is sent to "+to.String()+" is heard", func() error {
+		if _, err := sender.WriteTo([]byte(text), to); err != nil {
 			t.Fatal(err)
 		}
 		got := make([]byte, 100)
-		member.SetReadDeadline(time.Now().Add(2 * time.Second))
-		n, _, err := member.ReadFrom(got)
+		listener.SetReadDeadline(time.Now().Add(2 * time.Second))
+		n, _, err := listener.ReadFrom(got)
 		if err == nil && string(got[:n]) != text {
 			err = fmt.Errorf("got %q", got[:n])
 		}
@@ -252,10 +258,11 @@ func (n *netns) index(t testing.TB, device string) int {
 	return index
 }
 
-// checkFrames sends frames of no IP between the TAP and the LAN's bridge. The real
+// checkFrames sends frames of no IP between two interfaces, both ways. The real
 // server's hub and its TAP pass tags as they are.
-func checkFrames(t *testing.T, w *world) {
-	far, near := openRaw(t, w.lan.ns, "br0"), openRaw(t, w.cli, tapName)
+func checkFrames(t *testing.T, a *netns, aDevice string, b *netns, bDevice string) {
+	t.Helper()
+	far, near := openRaw(t, a, aDevice), openRaw(t, b, bDevice)
 	const tag5, tag7 = "\x81\x00\xa0\x05", "\x81\x00\x00\x07" // VLAN 5 with priority 5, VLAN 7
 	for _, row := range []struct {
 		name, tags string
