@@ -89,8 +89,10 @@ func removeLeftovers() {
 	}
 }
 
-// removeRun ends what runs in the namespaces of one run and removes them and its files.
+// removeRun ends what runs in the containers and namespaces of one run and removes
+// them and its files.
 func removeRun(id, dir string) {
+	removeDocker(id)
 	names, _ := filepath.Glob("/run/netns/" + nsPrefix + id + "-*")
 	for _, name := range names {
 		removeNamespace(filepath.Base(name))

@@ -50,7 +50,7 @@ func (w *world) startMiddlebox() *middlebox {
 	w.t.Helper()
 	m := &middlebox{t: w.t, ns: w.srv.ns, open: make(map[*pair]struct{}), stalled: make(chan struct{})}
 	close(m.stalled)
-	l := w.srv.ns.Listen(serverAddress + ":" + middleboxPort)
+	l := w.srv.ns.Listen("0.0.0.0:" + middleboxPort)
 	var g sync.WaitGroup
 	g.Go(func() {
 		for {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"os/exec"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -170,9 +171,14 @@ func (d *download) Write(p []byte) (int, error) {
 // startGated begins a download and waits until it stands still at its gate.
 func (w *world) startGated(name string, size int64) *download {
 	w.t.Helper()
+	return w.watch(name, size, w.cli.Command("curl", "--silent", "--show-error", "--fail", "--no-buffer", "--proxy", w.proxy,
+		fmt.Sprintf("http://%s/gated/%s/%d", w.siteAddress(), name, size)))
+}
+
+// watch is startGated by a program that prints what it downloads.
+func (w *world) watch(name string, size int64, cmd *exec.Cmd) *download {
+	w.t.Helper()
 	d := &download{t: w.t, name: name, size: size, hash: sha256.New(), done: make(chan error, 1)}
-	cmd := w.cli.Command("curl", "--silent", "--show-error", "--fail", "--no-buffer", "--proxy", w.proxy,
-		fmt.Sprintf("http://%s/gated/%s/%d", w.siteAddress(), name, size))
 	cmd.Stdout = d
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
