@@ -74,6 +74,10 @@ fuzz: ## every fuzz target for FUZZTIME each
 bench: ## benchmarks; the ones on the real server need root
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
 
+.PHONY: bench-compare
+bench-compare: ## measure beside the official client; writes integration/COMPARE.md, .svg, .json (root)
+	$(GO) test ./integration -count=1 -timeout 40m -v -run '^TestCompare$$' -compare $(COMPARE)
+
 .PHONY: fmt
 fmt: ## format the code
 	gofmt -w .

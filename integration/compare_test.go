@@ -1,0 +1,278 @@
+//go:build linux
+
+package integration
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	compare        = flag.Bool("compare", false, "measure beside the official client, for some minutes (make bench-compare)")
+	compareRounds  = flag.Int("compare.rounds", 3, "rounds of each measurement of -compare")
+	compareSeconds = flag.Float64("compare.seconds", 1.5, "length of one measurement of -compare")
+	compareOut     = flag.String("compare.out", ".", "where -compare writes COMPARE.md, compare.svg and compare.json")
+)
+
+// TestCompare measures us and the official client in turns, so that a noisy
+// machine is noisy for both, and writes what it has seen. It asserts nothing about
+// speed. Each subtest fills one or a few of the tables.
+//
+// To add a row: put an entrant into place.enter, or a case into the lists below.
+// To add a column: put a metric into the figures of a measurement and into sheets.
+func TestCompare(t *testing.T) {
+	if !*compare {
+		t.Skip("measures for minutes and proves nothing: make bench-compare")
+	}
+	needRoot(t)
+	r := &report{Machine: thisMachine(), Rounds: *compareRounds, Seconds: *compareSeconds}
+	for _, m := range []struct {
+		name string
+		run  func(testing.TB, *report)
+	}{
+		{"vpnserver", compareOnServer},
+		{"hub", compareOnHub},
+	} {
+		t.Run(m.name, func(t *testing.T) { m.run(t, r) })
+	}
+	if err := r.Write(*compareOut); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A metric names a kind of figure, with its unit.
+type metric string
+
+const (
+	gbitPerSecond metric = "Gbit/s"
+	cpuPerGB      metric = "CPU-s/GB"         // of the client
+	hubCPUPerGB   metric = "hub-CPU-s/GB"     // of the hub
+	machinePerGB  metric = "machine-CPU-s/GB" // of everything, generators and others too
+	callsPerGB    metric = "syscalls/GB"      // of the client
+	peakMemory    metric = "peak-MB"          // of the client
+
+	packetsPerSecond    metric = "packets/s"     // that arrived
+	packetsPerCPUSecond metric = "packets/CPU-s" // of the client
+)
+
+// A sheet shows some results as people read them.
+type sheet struct {
+	name, about string
+	peers       map[string]string // entrant → whom it is compared with
+	columns     []column
+}
+
+type column struct {
+	metric metric
+	title  string
+	goals  map[string]string // by entrant
+}
+
+const (
+	bulkTable    = "Bulk transfers on vpnserver"
+	hubBulkTable = "Bulk transfers on the embedded hub"
+	packetTable  = "Small packets"
+)
+
+var sheets = []sheet{{
+	name:  bulkTable,
+	about: "TCP through the tunnel. On few cores the server, not a good client, limits the rate: CPU time tells more.",
+	peers: peers,
+	columns: bulkColumns(
+		map[string]string{oursTAP: "≥ 1.3×", oursSOCKS: "≥ 1×"},
+		map[string]string{oursTAP: "≤ 0.33×", oursSOCKS: "≤ 0.35×, ≤ 2.5 up, ≤ 2 down"}),
+}, {
+	name: hubBulkTable,
+	about: "The same against our own hub, a process of its own. Bare crypto/tls is one end of one connection that carries" +
+		" the same bytes in 64 KiB writes, and does nothing else.",
+	peers: map[string]string{oursTAP: bareTLSName, oursSOCKS: bareTLSName},
+	columns: bulkColumns(
+		map[string]string{oursTAP: "≥ 4 on two cores"},
+		map[string]string{oursTAP: "≤ 2×", oursSOCKS: "≤ 2.7×"}),
+}, {
+	name: packetTable,
+	about: fmt.Sprintf("UDP with %d bytes of payload, one way, offered at %d packets a second in bursts of up to %d.",
+		smallPayload, smallOffered, smallBatch),
+	peers: peers,
+	columns: []column{
+		{packetsPerSecond, "packets/s", nil},
+		{packetsPerCPUSecond, "packets per CPU second, client", map[string]string{oursTAP: "≥ 2×"}},
+	},
+}}
+
+func bulkColumns(rate, cpu map[string]string) []column {
+	return []column{
+		{gbitPerSecond, "Gbit/s", rate},
+		{cpuPerGB, "CPU s/GB, client", cpu},
+		{hubCPUPerGB, "CPU s/GB, hub", nil},
+		{machinePerGB, "CPU s/GB, machine", nil},
+		{callsPerGB, "syscalls/GB, client", nil},
+		{peakMemory, "peak MB, client", map[string]string{oursSOCKS: "≤ 60"}},
+	}
+}
+
+type direction struct {
+	name     string
+	up, down bool
+}
+
+// A bulk is a case of bulk transfer.
+type bulk struct {
+	direction
+	flows int
+}
+
+func (b bulk) String() string {
+	if b.flows == 1 {
+		return b.name + ", 1 flow"
+	}
+	return fmt.Sprintf("%s, %d flows", b.name, b.flows)
+}
+
+var (
+	up   = direction{name: "up", up: true}
+	down = direction{name: "down", down: true}
+	both = direction{name: "both", up: true, down: true}
+)
+
+var bulks = []bulk{{up, 1}, {up, 8}, {down, 1}, {down, 8}, {both, 1}, {both, 8}}
+
+func compareOnServer(t testing.TB, r *report) {
+	p := newPlace(t, realServer)
+	entrants := p.enter(officialTAP, oursTAP, officialSOCKS, oursSOCKS)
+	compareBulk(t, r, bulkTable, entrants)
+	comparePackets(t, r, entrants[:2])
+}
+
+func compareOnHub(t testing.TB, r *report) {
+	p := newPlace(t, ourHub)
+	entrants := p.enter(oursTAP, oursSOCKS, bareTLSName)
+	compareBulk(t, r, hubBulkTable, entrants)
+	comparePackets(t, r, entrants[:1])
+}
+
+// inTurns runs one measurement of every entrant, then the next round.
+func inTurns(entrants []*entrant, measure func(*entrant)) {
+	for range *compareRounds {
+		for _, e := range entrants {
+			measure(e)
+		}
+	}
+}
+
+func compareBulk(t testing.TB, r *report, table string, entrants []*entrant) {
+	for _, b := range bulks {
+		inTurns(entrants, func(e *entrant) { r.Add(t, table, b.String(), e.name, e.bulk(b)) })
+		for _, e := range entrants {
+			r.Add(t, table, b.String(), e.name, e.bulkCalls(b))
+		}
+	}
+}
+
+// warmUp is how long a load runs before it is measured.
+const warmUp = 500 * time.Millisecond
+
+func window() time.Duration { return time.Duration(*compareSeconds * float64(time.Second)) }
+
+// bulk measures one transfer.
+func (e *entrant) bulk(b bulk) figures {
+	if e.name == bareTLSName {
+		return e.bareTLS(b.direction)
+	}
+	forgetPeak(e.t, e.pids)
+	l := e.startLoad(b.direction, b.flows)
+	defer l.Stop()
+	s := e.during(l.Bytes)
+	gb := float64(s.count) / 1e9
+	return figures{
+		gbitPerSecond: gb * 8 / s.elapsed.Seconds(),
+		cpuPerGB:      s.client.Seconds() / gb,
+		hubCPUPerGB:   s.hub.Seconds() / gb,
+		machinePerGB:  s.machine.Seconds() / gb,
+		peakMemory:    resident(e.t, e.pids, "VmHWM") / 1e6,
+	}
+}
+
+// bulkCalls counts the client's system calls in a transfer like that of bulk.
+func (e *entrant) bulkCalls(b bulk) figures {
+	if e.name == bareTLSName {
+		return nil
+	}
+	l := e.startLoad(b.direction, b.flows)
+	defer l.Stop()
+	time.Sleep(warmUp)
+	calls, err := countSyscalls(e.pids)
+	if err != nil {
+		e.t.Logf("system calls are not counted: %v", err)
+		return nil
+	}
+	defer calls.Close()
+	n, bytes := calls.Count(), l.Bytes()
+	time.Sleep(window() / 2)
+	return figures{callsPerGB: (calls.Count() - n) / (float64(l.Bytes()-bytes) / 1e9)}
+}
+
+// spent is what a measurement took.
+type spent struct {
+	elapsed              time.Duration
+	client, hub, machine time.Duration // CPU time
+	count                int64         // of whatever was carried, at least one
+}
+
+// during measures one window of a load that has just begun.
+func (e *entrant) during(count func() int64) spent {
+	e.t.Helper()
+	time.Sleep(warmUp)
+	now := func() spent {
+		return spent{sinceBoot(e.t), exactCPU(e.t, e.pids), exactCPU(e.t, e.place.pids), busyCPU(e.t), count()}
+	}
+	a := now()
+	time.Sleep(window())
+	b := now()
+	if b.count == a.count {
+		e.t.Fatalf("%s carries nothing", e.name)
+	}
+	return spent{b.elapsed - a.elapsed, b.client - a.client, b.hub - a.hub, b.machine - a.machine, b.count - a.count}
+}
+
+// bareTLS is a transfer by one connection, whatever the number of flows: the
+// tunnel carries them by one too. Both ways at once are left out.
+func (e *entrant) bareTLS(d direction) figures {
+	if d.up && d.down {
+		return nil
+	}
+	p, err := childCommand(e.ns, childTLS, net.JoinHostPort(e.room.host, bareTLSPort), d.name, window().String())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	if code := p.ExitCode(window() + 20*time.Second); code != 0 {
+		e.t.Fatalf("bare TLS ended with code %d:\n%s", code, p.Log())
+	}
+	var result bareTLS
+	if err := json.NewDecoder(strings.NewReader(p.Log())).Decode(&result); err != nil {
+		e.t.Fatal(err)
+	}
+	gb := float64(result.Bytes) / 1e9
+	return figures{gbitPerSecond: gb * 8 / result.Elapsed.Seconds(), cpuPerGB: result.CPU.Seconds() / gb}
+}
+
+// comparePackets is for entrants that are a network interface: not every SOCKS
+// proxy carries UDP.
+func comparePackets(t testing.TB, r *report, entrants []*entrant) {
+	for _, d := range []direction{up, down} {
+		inTurns(entrants, func(e *entrant) { r.Add(t, packetTable, d.name+", "+e.place.name, e.name, e.packets(d)) })
+	}
+}
+
+func (e *entrant) packets(d direction) figures {
+	l := e.startPackets(d)
+	defer l.Stop()
+	s := e.during(l.received.Load)
+	n := float64(s.count)
+	return figures{packetsPerSecond: n / s.elapsed.Seconds(), packetsPerCPUSecond: n / s.client.Seconds()}
+}
