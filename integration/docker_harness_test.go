@@ -244,14 +244,19 @@ func (c *container) Stop() {
 	}
 }
 
-// Kill ends it without a chance to tidy up, and removes it with all it has written.
+// Kill ends it without a chance to tidy up.
 func (c *container) Kill() {
 	c.t.Helper()
 	docker(c.t, "kill", c.name)
 	if code := c.ExitCode(dockerTime); code != 128+int(syscall.SIGKILL) {
 		c.t.Errorf("exit code: got %d, not that of a killed one", code)
 	}
-	docker(c.t, "rm", c.name)
+}
+
+// Again starts it again after its end, as a restart policy does.
+func (c *container) Again() {
+	c.t.Helper()
+	c.process = start(c.t, c.process.name, exec.Command("docker", "start", "--attach", c.name))
 }
 
 // inspect returns a field of what Docker knows of it.

@@ -52,7 +52,7 @@ func proveProxyContainer(t *testing.T, w *dockerWorld) {
 // Proves that TAP mode needs one capability and the device, and that another
 // container which shares the network goes through the VPN, by name, with connections
 // that outlive faults. The name servers are changed in the file that both have
-// mounted.
+// mounted, and put back, also when the client was killed and started again.
 func proveTAPContainer(t *testing.T, w *dockerWorld, m *middlebox) {
 	m.Refuse(true)
 	c := w.Start(w.network, containerFlags.with(flags{"tap": tapName, "accept-default-gateway": "true", "accept-dns": "true"}), tapOptions...)
@@ -83,14 +83,18 @@ func proveTAPContainer(t *testing.T, w *dockerWorld, m *middlebox) {
 	w.lan.site.Open(d.name)
 	d.Check(recoverTime)
 	visit()
+	c.Kill()
+	c.Again()
+	c.WaitLog("tunnel up", upTime)
+	visit()
 	c.Stop()
 	if got := c.ResolvConf(); got != resolver {
 		t.Errorf("resolv.conf at the end: got %q, want %q", got, resolver)
 	}
 }
 
-// Proves that the client may come, go and be killed beside a container whose network
-// it joins, a new container each time, and leaves that as it was.
+// Proves that the client may come, go and be killed in containers that join the network
+// of another one, which stays as it was. They have nothing in common but that network.
 func proveSidecar(t *testing.T, w *dockerWorld) {
 	needTool(t, "nft", "nftables")
 	app := w.Idle()
