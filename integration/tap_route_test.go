@@ -31,10 +31,16 @@ type routedWorld struct{ *world }
 // farFlags are those of a client of the far server.
 var farFlags = tapFlags.with(flags{"host": farServer})
 
-func newRoutedWorld(t testing.TB, dnsmasq ...string) *routedWorld {
+func newRoutedWorld(t testing.TB) *routedWorld {
 	t.Helper()
 	w := newWorldWithoutDHCP(t)
-	w.lan.Dnsmasq(usualLease, dnsmasq...)
+	w.lan.Dnsmasq(usualLease)
+	return beyondGateway(w)
+}
+
+// beyondGateway puts the server and both Internets where a routedWorld has them.
+func beyondGateway(w *world) *routedWorld {
+	w.t.Helper()
 	for _, a := range []string{farServer, internetHost} {
 		w.srv.ns.IP("address", "add", a+"/32", "dev", "lo")
 	}

@@ -32,13 +32,13 @@ type login struct {
 	end  chan error
 }
 
-// logIn connects from internetHost beside the tunnel.
-func (w *routedWorld) logIn(t testing.TB) *login {
+// logIn connects from a host of the Internet beside the tunnel to the client.
+func (w *routedWorld) logIn(t testing.TB, from, to string) *login {
 	t.Helper()
 	l := &login{t: t, end: make(chan error, 1)}
 	err := w.srv.ns.do(func() (err error) {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(internetHost)}, Timeout: 10 * time.Second}
-		l.conn, err = d.DialContext(context.Background(), "tcp4", net.JoinHostPort(clientAddress, loginPort))
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}
+		l.conn, err = d.DialContext(context.Background(), "tcp", net.JoinHostPort(to, loginPort))
 		return err
 	})
 	if err != nil {
@@ -93,7 +93,7 @@ func TestTAPKeepsLogins(t *testing.T) {
 	t.Parallel()
 	w := newRoutedWorld(t)
 	go echo(w.cli.Listen("0.0.0.0:" + loginPort))
-	logins := map[string]*login{"before": w.logIn(t)}
+	logins := map[string]*login{"before": w.logIn(t, internetHost, clientAddress)}
 	goOn := func(when string) {
 		t.Helper()
 		for who, l := range logins {
@@ -114,7 +114,7 @@ func TestTAPKeepsLogins(t *testing.T) {
 	goOn("without the tunnel")
 	c := up()
 	goOn("in the tunnel's presence")
-	logins["while up"] = w.logIn(t)
+	logins["while up"] = w.logIn(t, internetHost, clientAddress)
 	goOn("with two")
 
 	seen := len(c.Log())
