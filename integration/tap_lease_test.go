@@ -30,13 +30,14 @@ func TestTAPRenewalLeavesNoGap(t *testing.T) {
 	inner := w.dialEcho()
 	inner.Check(10 * time.Second)
 	monitor := start(t, "ip-monitor", w.cli.Command("ip", "-4", "-o", "monitor", "link", "address", "route", "rule"))
-	before, acks := w.hostState(), w.lan.Saw("DHCPACK on")
+	before, acks, discovers := w.hostState(), w.lan.Saw("DHCPACK on"), w.lan.Saw("DHCPDISCOVER")
 
 	pinged := make(chan struct{})
 	go func() {
 		defer close(pinged)
 		ping(t, w.cli, "-c", "130", "-i", "0.1", "-W", "5")
 	}()
+	defer func() { <-pinged }()
 	eventually(t, 10*lease, "two renewals", func() error {
 		inner.Check(10 * time.Second)
 		if got := w.lan.Saw("DHCPACK on"); got < acks+2 {
@@ -46,8 +47,8 @@ func TestTAPRenewalLeavesNoGap(t *testing.T) {
 	})
 	<-pinged
 	w.sameHost(t, before)
-	if got := w.lan.Saw("DHCPDISCOVER"); got != 1 {
-		t.Errorf("discovers: got %d, want the one of the beginning", got)
+	if got := w.lan.Saw("DHCPDISCOVER"); got != discovers {
+		t.Errorf("discovers: got %d, want the %d of the beginning", got, discovers)
 	}
 	if got := monitor.Log(); got != "" {
 		t.Errorf("the host has changed:\n%s", got)
@@ -83,9 +84,6 @@ func TestTAPLeaseIsLostAndFoundAgain(t *testing.T) {
 	w.lan.Dhcpd(lease)
 	c.WaitUp()
 	found.check(w)
-	if got := strings.Count(c.Log(), "session established"); got != 1 {
-		t.Errorf("sessions: got %d, want one through it all", got)
-	}
 }
 
 // withoutLines returns the lines of text that contain none of parts.
