@@ -14,6 +14,7 @@ ping iputils-ping
 setpriv util-linux
 dnsmasq dnsmasq-base
 dhcpd isc-dhcp-server
+udhcpc udhcpc
 curl curl
 microsocks microsocks
 nft nftables
