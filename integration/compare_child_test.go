@@ -28,10 +28,14 @@ import (
 const childVariable = "SOFTETHER_GO_COMPARE"
 
 const (
-	childHub = "hub" // the embedded hub with a TAP behind it, beside a peer for bare TLS
-	childTLS = "tls" // one end of bare TLS: ADDRESS up|down DURATION
+	childHub  = "hub"  // the embedded hub with a TAP behind it, beside a peer for bare TLS
+	childTLS  = "tls"  // one end of bare TLS: ADDRESS up|down DURATION
+	childEcho = "echo" // an echo service for as many connections as there can be files
 
-	lanDevice   = "tap_lan" // what vpnserver calls it
+	lanDevice    = "tap_lan" // what vpnserver calls it
+	manyEchoPort = "1007"    // the site's own echo has three files for each connection
+	echoTarget   = lanGateway + ":" + manyEchoPort
+
 	bareTLSPort = "444"
 	bareTLSSize = 64 << 10 // of one Write, and the most of one Read
 )
@@ -44,6 +48,8 @@ func init() {
 		return
 	case childHub:
 		err = serveHub()
+	case childEcho:
+		err = serveEcho()
 	case childTLS:
 		err = runBareTLS(os.Args[1], os.Args[2] == "up", os.Args[3])
 	}
@@ -134,6 +140,31 @@ func pumpTLS(c net.Conn, write bool) (total int64) {
 		if err != nil {
 			return total
 		}
+	}
+}
+
+func serveEcho() error {
+	l, err := net.Listen("tcp4", ":"+manyEchoPort)
+	if err != nil {
+		return err
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer c.Close()
+			for b := make([]byte, 64); ; {
+				n, err := c.Read(b)
+				if err != nil {
+					return
+				}
+				if _, err := c.Write(b[:n]); err != nil {
+					return
+				}
+			}
+		}()
 	}
 }
 

@@ -55,6 +55,9 @@ func newPlace(t testing.TB, name string) *place {
 		p.lan = newLANOfChild(t, p.srv)
 	}
 	p.load = startLANLoad(t, p.lan.ns)
+	if _, err := childCommand(p.lan.ns, childEcho); err != nil {
+		t.Fatal(err)
+	}
 	return p
 }
 
@@ -235,14 +238,15 @@ func (e *entrant) dial(target string) (c net.Conn, err error) {
 // WaitUp waits until a byte has come back from behind the hub.
 func (e *entrant) WaitUp() {
 	e.t.Helper()
-	e.waitEcho(upTime)
+	if err := e.firstEcho(upTime); err != nil {
+		e.t.Fatalf("%s carries nothing within %v: %v", e.name, upTime, err)
+	}
 }
 
-// waitEcho asks every few milliseconds, so that its return says when. TCP's own
-// second try would come a second later.
-func (e *entrant) waitEcho(within time.Duration) {
-	e.t.Helper()
-	err := e.ns.do(func() error {
+// firstEcho is done when a byte has come back. It asks every few milliseconds, so
+// that its return says when: TCP's own second try would come a second later.
+func (e *entrant) firstEcho(within time.Duration) error {
+	return e.ns.do(func() error {
 		for deadline := time.Now().Add(within); ; time.Sleep(2 * time.Millisecond) {
 			err := e.tryEcho()
 			if err == nil || time.Now().After(deadline) {
@@ -250,13 +254,10 @@ func (e *entrant) waitEcho(within time.Duration) {
 			}
 		}
 	})
-	if err != nil {
-		e.t.Fatalf("%s carries nothing within %v: %v", e.name, within, err)
-	}
 }
 
 func (e *entrant) tryEcho() error {
-	c, err := e.connect(net.JoinHostPort(lanGateway, echoPort), 100*time.Millisecond)
+	c, err := e.connect(echoTarget, 50*time.Millisecond)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,9 @@ func TestCompare(t *testing.T) {
 		t.Skip("measures for minutes and proves nothing: make bench-compare")
 	}
 	needRoot(t)
+	if _, err := buildClient(); err != nil { // not while somebody's start is timed
+		t.Fatal(err)
+	}
 	r := &report{Machine: thisMachine(), Rounds: *compareRounds, Seconds: *compareSeconds}
 	for _, m := range []struct {
 		name string
@@ -37,6 +41,9 @@ func TestCompare(t *testing.T) {
 	}{
 		{"vpnserver", compareOnServer},
 		{"hub", compareOnHub},
+		{"roundtrips", compareRoundTrips},
+		{"connects", compareConnects},
+		{"open", compareOpen},
 	} {
 		t.Run(m.name, func(t *testing.T) { m.run(t, r) })
 	}
@@ -77,9 +84,17 @@ const (
 	bulkTable    = "Bulk transfers on vpnserver"
 	hubBulkTable = "Bulk transfers on the embedded hub"
 	packetTable  = "Small packets"
+
+	roundTripTable = "Round trips over a bottleneck"
+	connectTable   = "Connecting"
+	churnTable     = "New connections"
+	openTable      = "Open connections"
+	idleTable      = "Idle"
 )
 
-var sheets = []sheet{{
+var sheets = slices.Concat(bulkSheets, latencySheets, manySheets)
+
+var bulkSheets = []sheet{{
 	name:  bulkTable,
 	about: "TCP through the tunnel. On few cores the server, not a good client, limits the rate: CPU time tells more.",
 	peers: peers,
@@ -145,8 +160,10 @@ var bulks = []bulk{{up, 1}, {up, 8}, {down, 1}, {down, 8}, {both, 1}, {both, 8}}
 func compareOnServer(t testing.TB, r *report) {
 	p := newPlace(t, realServer)
 	entrants := p.enter(officialTAP, oursTAP, officialSOCKS, oursSOCKS)
+	compareIdle(t, r, entrants)
 	compareBulk(t, r, bulkTable, entrants)
 	comparePackets(t, r, entrants[:2])
+	compareChurn(t, r, entrants[2:])
 }
 
 func compareOnHub(t testing.TB, r *report) {
@@ -154,6 +171,7 @@ func compareOnHub(t testing.TB, r *report) {
 	entrants := p.enter(oursTAP, oursSOCKS, bareTLSName)
 	compareBulk(t, r, hubBulkTable, entrants)
 	comparePackets(t, r, entrants[:1])
+	compareChurn(t, r, entrants[1:2])
 }
 
 // inTurns runs one measurement of every entrant, then the next round.

@@ -1,0 +1,218 @@
+//go:build linux
+
+package integration
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	residentMemory    metric = "resident-MB"
+	coreShare         metric = "percent-of-a-core"
+	connsPerSecond    metric = "connections/s"
+	connTimeP99       metric = "connection-p99-ms"
+	cpuPerConn        metric = "CPU-ms/connection"
+	failedConnections metric = "errors"
+	openConnections   metric = "open"
+
+	dialers = 32 // that open connections at once
+)
+
+var manySheets = []sheet{{
+	name:  churnTable,
+	about: fmt.Sprintf("SOCKS5 connections one after the other by %d workers: connect, a byte to an echo service and back, close.", dialers),
+	peers: peers,
+	columns: []column{
+		{connsPerSecond, "connections/s", map[string]string{oursSOCKS: "≥ 3,000 on the hub"}},
+		{connTimeP99, "p99, ms", nil},
+		{cpuPerConn, "CPU ms each, client", nil},
+		{failedConnections, "errors", map[string]string{oursSOCKS: "0"}},
+	},
+}, {
+	name:  openTable,
+	about: "SOCKS5 connections held open after a byte to an echo service and back; fresh clients. As many as the limit of open files allows.",
+	peers: peers,
+	columns: []column{
+		{openConnections, "open", nil},
+		{residentMemory, "resident MB, client", map[string]string{oursSOCKS: "≤ 300 for 10,000"}},
+		{failedConnections, "errors", map[string]string{oursSOCKS: "0"}},
+	},
+}, {
+	name:  idleTable,
+	about: "Connected, and nothing to do, 3 s after the start.",
+	peers: peers,
+	columns: []column{
+		{residentMemory, "resident MB, client", map[string]string{oursTAP: "≤ 20", oursSOCKS: "≤ 20"}},
+		{coreShare, "% of a core, client", map[string]string{oursTAP: "≤ 0.2", oursSOCKS: "≤ 0.2"}},
+	},
+}}
+
+// compareIdle watches all entrants at once: none of them does much.
+func compareIdle(t testing.TB, r *report, entrants []*entrant) {
+	const idle = 10 * time.Second
+	time.Sleep(3 * time.Second)
+	before := make([]time.Duration, len(entrants))
+	for i, e := range entrants {
+		before[i] = exactCPU(t, e.pids)
+	}
+	time.Sleep(idle)
+	for i, e := range entrants {
+		used := exactCPU(t, e.pids) - before[i]
+		r.Add(t, idleTable, "connected", e.name, figures{
+			residentMemory: resident(t, e.pids, "VmRSS") / 1e6,
+			coreShare:      used.Seconds() / idle.Seconds() * 100,
+		})
+	}
+}
+
+func compareChurn(t testing.TB, r *report, entrants []*entrant) {
+	for _, e := range entrants {
+		e.manyPorts()
+	}
+	inTurns(entrants, func(e *entrant) { r.Add(t, churnTable, e.place.name, e.name, e.churn()) })
+}
+
+// manyPorts makes room for connections that wait out their end (RFC 9293, TIME-WAIT).
+func (e *entrant) manyPorts() {
+	e.t.Helper()
+	err := e.ns.do(func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("11000 65000"), 0o644)
+	})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// churn opens and closes connections for a window.
+func (e *entrant) churn() figures {
+	var mu sync.Mutex
+	var took []time.Duration
+	failed := 0
+	cpu, begun := exactCPU(e.t, e.pids), time.Now()
+	e.byDialers(func(int) bool {
+		at := time.Now()
+		c, err := e.openEcho()
+		if err == nil {
+			c.Close()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			failed++
+		} else {
+			took = append(took, time.Since(at))
+		}
+		return time.Since(begun) < window()
+	})
+	elapsed := time.Since(begun)
+	cpu = exactCPU(e.t, e.pids) - cpu
+	f := figures{connsPerSecond: float64(len(took)) / elapsed.Seconds(), failedConnections: float64(failed)}
+	if len(took) > 0 {
+		slices.Sort(took)
+		f[connTimeP99] = milliseconds(took[len(took)*99/100])
+		f[cpuPerConn] = milliseconds(cpu) / float64(len(took))
+	}
+	return f
+}
+
+// byDialers calls work from threads in the entrant's namespace until each call has
+// returned false.
+func (e *entrant) byDialers(work func(worker int) bool) {
+	var g sync.WaitGroup
+	for worker := range dialers {
+		g.Go(func() {
+			e.ns.do(func() error {
+				for work(worker) {
+				}
+				return nil
+			})
+		})
+	}
+	g.Wait()
+}
+
+// openEcho opens a connection that is known to carry bytes, on a thread in the
+// entrant's namespace.
+func (e *entrant) openEcho() (net.Conn, error) {
+	const patience = 10 * time.Second
+	c, err := e.connect(echoTarget, patience)
+	if err != nil {
+		return nil, err
+	}
+	c.SetDeadline(time.Now().Add(patience))
+	if err := echoOnce(c); err != nil {
+		c.Close()
+		return nil, err
+	}
+	c.SetDeadline(time.Time{})
+	return c, nil
+}
+
+// compareOpen holds connections open through clients that have done nothing else.
+func compareOpen(t testing.TB, r *report) {
+	p := newPlace(t, realServer)
+	files := allowManyFiles(t)
+	for _, e := range p.enter(officialSOCKS, oursSOCKS) {
+		e.manyPorts()
+		var conns []net.Conn
+		for _, n := range []int{1_000, 10_000} {
+			// Microsocks has two files for each, and this process one.
+			more, failed := e.openMany(min(n, (files-200)/2) - len(conns))
+			conns = append(conns, more...)
+			time.Sleep(time.Second)
+			r.Add(t, openTable, fmt.Sprintf("%d open", n), e.name, figures{openConnections: float64(len(conns)),
+				residentMemory: resident(t, e.pids, "VmRSS") / 1e6, failedConnections: float64(failed)})
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+		time.Sleep(5 * time.Second)
+		r.Add(t, openTable, "5 s after their end", e.name, figures{residentMemory: resident(t, e.pids, "VmRSS") / 1e6})
+	}
+}
+
+func (e *entrant) openMany(n int) (conns []net.Conn, failed int) {
+	var mu sync.Mutex
+	e.byDialers(func(worker int) bool {
+		mu.Lock()
+		left := n
+		n--
+		mu.Unlock()
+		if left <= 0 {
+			return false
+		}
+		c, err := e.openEcho()
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			failed++
+		} else {
+			conns = append(conns, c)
+		}
+		return true
+	})
+	return conns, failed
+}
+
+// allowManyFiles lets this process and all it starts have as many open files as
+// the system allows, and returns how many that is.
+func allowManyFiles(t testing.TB) int {
+	t.Helper()
+	var limit syscall.Rlimit
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
+	if err == nil {
+		limit.Cur = min(limit.Max, 1<<20)
+		err = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) // without it children get what was before Go raised it
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(limit.Cur)
+}
