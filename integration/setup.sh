@@ -21,13 +21,26 @@ nft nftables
 dbus-daemon dbus-daemon
 '
 
+# Packages that tests unpack for themselves, as installing them takes over the
+# machine's /etc/resolv.conf.
+fetched='systemd-resolved libsystemd-shared resolvconf openresolv'
+cache=/var/cache/softether-go
+
 PATH=$PATH:/usr/sbin:/sbin
 missing=$(echo "$wanted" | while read -r program package; do
 	[ -z "$program" ] || command -v "$program" >/dev/null 2>&1 || printf '%s ' "$package"
 done)
+lacking() {
+	for package in $fetched; do
+		set -- "$cache/$package"_*.deb
+		[ -e "$1" ] || printf '%s ' "$package"
+	done
+}
+unfetched=$(lacking)
 
 if [ "$(id -u)" -ne 0 ]; then
 	[ -z "$missing" ] || echo "setup: some tests will skip; as root: apt-get install --no-install-recommends $missing"
+	[ -z "$unfetched" ] || echo "setup: some tests will skip; as root, in $cache: apt-get download $unfetched"
 	exit 0
 fi
 
@@ -36,7 +49,7 @@ if [ ! -e /dev/net/tun ]; then
 	mknod -m 600 /dev/net/tun c 10 200 2>/dev/null || echo "setup: some tests will skip; no TAP here: mknod /dev/net/tun c 10 200"
 fi
 
-[ -n "$missing" ] || exit 0
+[ -n "$missing$unfetched" ] || exit 0
 
 # The services that come with the packages are not wanted, only their programs:
 # policy-rc.d is what keeps Debian from starting them.
@@ -44,7 +57,17 @@ policy=/usr/sbin/policy-rc.d
 install() {
 	# The list is split into words on purpose.
 	# shellcheck disable=SC2086
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null 2>&1
+	[ -z "$missing" ] || DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null 2>&1
+}
+# fetch goes on where one is not to be had, as on another release.
+fetch() {
+	for package in $unfetched; do
+		(rm -rf "$cache/half" && mkdir -p "$cache/half" && cd "$cache/half" &&
+			apt-get download -qq "$package" >/dev/null 2>&1 && mv ./*.deb ..)
+	done
+	rm -rf "$cache/half"
+	unfetched=$(lacking)
+	[ -z "$unfetched" ]
 }
 
 if command -v apt-get >/dev/null 2>&1; then
@@ -54,8 +77,8 @@ if command -v apt-get >/dev/null 2>&1; then
 		trap 'rm -f "$policy"' EXIT
 		trap 'exit 1' HUP INT TERM
 	fi
-	echo "setup: installing $missing"
-	install || { apt-get update -qq >/dev/null 2>&1 && install; } && exit 0
+	echo "setup: installing $missing$unfetched"
+	{ install && fetch; } || { apt-get update -qq >/dev/null 2>&1 && install && fetch; } && exit 0
 fi
-echo "setup: some tests will skip; cannot install here: $missing"
+echo "setup: some tests will skip; cannot install here: $missing$unfetched"
 exit 0
