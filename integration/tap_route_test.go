@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -99,6 +100,25 @@ func (c *tapClient) Down(before string) {
 	c.w.sameHost(c.t, before)
 }
 
+// Disconnect ends the client's session by the administrator's hand. Those of earlier
+// clients may still be there.
+func (c *tapClient) Disconnect() {
+	c.t.Helper()
+	sessions := regexp.MustCompile(`established" session=(\S+)`).FindAllStringSubmatch(c.Log(), -1)
+	if sessions == nil {
+		c.t.Fatalf("no session yet:\n%s", c.Log())
+	}
+	c.w.srv.Disconnect(sessions[len(sessions)-1][1])
+}
+
+// Reconnect ends the client's session and waits for the next one.
+func (c *tapClient) Reconnect() {
+	c.t.Helper()
+	seen := len(c.Log())
+	c.Disconnect()
+	c.WaitLogAfter(seen, "tunnel up", recoverTime)
+}
+
 // wantPage fails the test unless a host's page is want; empty means that it cannot
 // be reached.
 func (w *world) wantPage(t testing.TB, host, want string) {
@@ -142,9 +162,7 @@ func TestTAPDefaultGateway(t *testing.T) {
 		// The name leads elsewhere the next time.
 		w.Hosts(farServer + " " + serverHost + "\n")
 		time.Sleep(6 * time.Second) // the Go library reads the table every 5 s
-		seen := len(c.Log())
-		w.srv.Disconnect(w.Session())
-		c.WaitLogAfter(seen, "tunnel up", recoverTime)
+		c.Reconnect()
 		w.wantRoute(t, farServer, byGateway)
 		w.wantRoute(t, deadHost, "dev "+tapName)
 	})

@@ -117,9 +117,7 @@ func TestTAPKeepsLogins(t *testing.T) {
 	logins["while up"] = w.logIn(t, internetHost, clientAddress)
 	goOn("with two")
 
-	seen := len(c.Log())
-	w.srv.Disconnect(w.Session())
-	c.WaitLogAfter(seen, "tunnel up", recoverTime)
+	c.Reconnect()
 	goOn("in the second session")
 
 	c.Signal(syscall.SIGTERM)
@@ -240,11 +238,7 @@ func TestTAPRefusesHarmfulLeases(t *testing.T) {
 		c.WaitLog("tunnel up", upTime)
 		c.WaitUp()
 		w.DHCP(routes(farServer + "/32")...)
-		for _, session := range w.srv.Sessions(userName) {
-			if strings.Contains(c.Log(), "session="+session+" ") {
-				w.srv.Disconnect(session)
-			}
-		}
+		c.Disconnect()
 		c.wantRefusal(`refused: the VPN's route to 203\.0\.113\.10 would lead the tunnel into itself`)
 		w.sameHost(t, before)
 	})
