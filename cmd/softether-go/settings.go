@@ -21,7 +21,8 @@ func sessionConfig(cfg config.Config) (session.Config, error) {
 	sc := session.Config{
 		Host: cfg.Server.Host, Port: int(cfg.Server.Port), Hub: cfg.Server.Hub,
 		User: cfg.Auth.User, Password: cfg.Auth.Password.Reveal(),
-		Trust: session.Trust{Insecure: cfg.Trust.Insecure},
+		Bridge: cfg.TAP.Bridge != "",
+		Trust:  session.Trust{Insecure: cfg.Trust.Insecure},
 	}
 	switch cfg.Auth.Method {
 	case config.HashedPassword:
@@ -47,8 +48,12 @@ func sessionConfig(cfg config.Config) (session.Config, error) {
 	return sc, nil
 }
 
-// addressing translates the settings about our address.
-func addressing(cc *client.Config, a config.Addressing, mac net.HardwareAddr, log *slog.Logger) {
+// addressing translates the settings about our address. A port of a bridge has none.
+func addressing(cc *client.Config, cfg config.Config, mac net.HardwareAddr, log *slog.Logger) {
+	a := cfg.Address
+	if cfg.TAP.Bridge != "" {
+		return
+	}
 	own := netcfg.DNS{Servers: a.DNS, Search: a.Search}
 	if a.NoDHCP {
 		cc.Static = netcfg.Config{Address: a.Address, Gateway: a.Gateway, DNS: own}

@@ -111,7 +111,7 @@ func TestOwnNameServersReplaceTheLease(t *testing.T) {
 			netcfg.DNS{Servers: lease.DNS.Servers, Search: []string{"lab"}}},
 	} {
 		var cc client.Config
-		addressing(&cc, row.a, mac, slog.New(slog.DiscardHandler))
+		addressing(&cc, config.Config{Address: row.a}, mac, slog.New(slog.DiscardHandler))
 		want := lease
 		want.DNS = row.want
 		if got := cc.Adjust(lease); !got.Equal(want) {
@@ -119,9 +119,14 @@ func TestOwnNameServersReplaceTheLease(t *testing.T) {
 		}
 	}
 	var cc client.Config
-	addressing(&cc, config.Addressing{NoDHCP: true, Address: lease.Address}, mac, nil)
+	addressing(&cc, config.Config{Address: config.Addressing{NoDHCP: true, Address: lease.Address}}, mac, nil)
 	if cc.DHCP != nil || cc.Static.Address != lease.Address {
 		t.Error("-no-dhcp still asks for a lease, or lost the address")
+	}
+	cc = client.Config{}
+	addressing(&cc, config.Config{TAP: config.TAP{Bridge: "br0"}}, mac, nil)
+	if cc.DHCP != nil || !cc.Static.IsZero() {
+		t.Error("-bridge asks for an address")
 	}
 }
 

@@ -42,29 +42,28 @@ func newVPN(ctx context.Context, cfg config.Config, log *slog.Logger) (*vpn, err
 		OnState:        v.noteUp(),
 		Log:            log,
 	}
-	addressing(&cc, cfg.Address, v.end.MAC(), log)
+	addressing(&cc, cfg, v.end.MAC(), log)
 	v.client = client.New(cc)
 	return v, nil
 }
 
 // openEnd opens the near end of the tunnel, and the proxies on it if it is a stack of
 // our own.
-func (v *vpn) openEnd(ctx context.Context, cfg config.Config) error {
-	if cfg.Mode == config.ModeTAP {
-		end, err := openTAP(cfg, v.log)
-		if err != nil {
+func (v *vpn) openEnd(ctx context.Context, cfg config.Config) (err error) {
+	switch {
+	case cfg.TAP.Bridge != "":
+		v.end, err = openBridge(cfg, v.log)
+	case cfg.Mode == config.ModeTAP:
+		v.end, err = openTAP(cfg, v.log)
+	default:
+		var stack *stackEnd
+		if stack, err = newStack(cfg, v.log); err != nil {
 			return err
 		}
-		v.end = end
-		return nil
-	}
-	stack, err := newStack(cfg, v.log)
-	if err != nil {
-		return err
-	}
-	v.end = stack
-	if v.proxies, err = openProxies(ctx, cfg.Proxy, stack, v.log); err != nil {
-		stack.Close()
+		v.end = stack
+		if v.proxies, err = openProxies(ctx, cfg.Proxy, stack, v.log); err != nil {
+			stack.Close()
+		}
 	}
 	return err
 }

@@ -153,6 +153,10 @@ type TAP struct {
 	ConnMark             bool // only with PolicyTable
 	BlockIPv6            bool // only with AcceptDefaultGateway
 	SLAAC                bool // the kernel configures IPv6 on the TAP by router advertisements
+
+	// Bridge is the Linux bridge that the interface is a port of. If it is set, all
+	// of the above but the name is zero, and so is Config.Address but its MAC.
+	Bridge string
 }
 
 // Retry says how fast to come back.

@@ -23,6 +23,9 @@ func (c Config) checkMode() []problem {
 
 func (c Config) checkTAP() (ps []problem) {
 	t, a := c.TAP, c.Address
+	if t.Bridge != "" {
+		return c.checkBridge()
+	}
 	if t.AcceptDefaultGateway && a.NoDHCP && !a.Gateway.IsValid() {
 		ps = append(ps, problem{flag: "accept-default-gateway", text: "there is none without DHCP: add -gateway",
 			needs: []string{"no-dhcp", "gateway"}})
@@ -34,6 +37,22 @@ func (c Config) checkTAP() (ps []problem) {
 	if t.BlockIPv6 && !t.AcceptDefaultGateway {
 		ps = append(ps, problem{flag: "block-ipv6", text: "is for a VPN that takes everything: add -accept-default-gateway",
 			needs: []string{"accept-default-gateway"}})
+	}
+	return ps
+}
+
+// checkBridge finds what is about this machine's address, which with -bridge it has
+// none of in the VPN.
+func (c Config) checkBridge() (ps []problem) {
+	for _, flag := range append(c.asked(addressing), c.asked(tapMode)...) {
+		if !slices.Contains([]string{"mac", "tap", "bridge"}, flag) {
+			ps = append(ps, problem{flag: flag, needs: []string{"bridge"},
+				text: "is about an address of this machine, and with -bridge the VPN gives it none: drop one of the two"})
+		}
+	}
+	if c.TAP.Bridge == c.TAP.Name {
+		ps = append(ps, problem{flag: "bridge", needs: []string{"tap"}, text: fmt.Sprintf(
+			"%s is the name of the interface itself (-tap): give an existing bridge", quote(c.TAP.Bridge))})
 	}
 	return ps
 }

@@ -114,6 +114,7 @@ func TestEachSettingOfTAPModeAlone(t *testing.T) {
 		{"-policy-route-table 200 -connmark", TAP{PolicyTable: 200, ConnMark: true}},
 		{"-accept-default-gateway -block-ipv6", TAP{AcceptDefaultGateway: true, BlockIPv6: true}},
 		{"-ipv6-autoconf", TAP{SLAAC: true}},
+		{"-tap vpn0 -bridge br0 -mac 5e:00:53:00:00:01", TAP{Name: "vpn0", Bridge: "br0"}},
 	} {
 		got := mustLoad(t, setup{}, loginWith(strings.Fields(tt.args)...)...).TAP
 		if diff := cmp.Diff(got, tt.want); diff != "" {
@@ -126,6 +127,7 @@ func TestSettingsThatDoNotFitTheMode(t *testing.T) {
 	const (
 		noProxy  = ": is for proxies, but none is asked for: add -socks5 or -http, or drop it"
 		saysTAP  = ": is of netstack mode, but -mode says tap: drop one of the two"
+		bridged  = ": is about an address of this machine, and with -bridge the VPN gives it none: drop one of the two"
 		hasSOCKS = ": is of TAP mode, but -socks5 is of netstack mode: drop one of the two"
 	)
 	for _, tt := range []struct {
@@ -164,6 +166,13 @@ func TestSettingsThatDoNotFitTheMode(t *testing.T) {
 			"-accept-default-gateway: there is none without DHCP: add -gateway"},
 		{"a default route with a bad router", "-no-dhcp -address 10.0.0.5/24 -accept-default-gateway -gateway x",
 			`-gateway: "x" is not an IP address`},
+		{"a bridge beside a proxy", "-socks5 localhost:1 -bridge br0", "-bridge" + hasSOCKS},
+		{"a bridge with addresses of our own", "-bridge br0 -tap vpn0 -accept-dns -connmark -dns 10.0.0.1 -hostname x", lines(
+			"-hostname"+bridged, "-dns"+bridged, "-accept-dns"+bridged, "-connmark"+bridged)},
+		{"a bridge that is the interface", "-bridge vpn0 -tap vpn0",
+			`-bridge: "vpn0" is the name of the interface itself (-tap): give an existing bridge`},
+		{"a bridge's bad name", "-bridge br/0",
+			`-bridge: "br/0" has other characters than ASCII ones without space, slash, colon and percent sign: give a name like vpn0 or br0`},
 		{"a default route by a static router", "-no-dhcp -address 10.0.0.5/24 -accept-default-gateway -gateway 10.0.0.1", ""},
 	} {
 		_, err := load(t, setup{}, loginWith(strings.Fields(tt.args)...)...)

@@ -223,6 +223,10 @@ var options = []option{
 	{tapMode, "ipv6-autoconf", "", "false",
 		"let the kernel configure IPv6 on the interface by router advertisements from the VPN",
 		one(parseBool, func(d *draft) *bool { return &d.TAP.SLAAC })},
+	{tapMode, "bridge", "NAME", "",
+		"make the interface a port of this Linux bridge, and ask the server for bridge mode: for site to site, " +
+			"without an address of this machine's own",
+		one(parseInterface, func(d *draft) *string { return &d.TAP.Bridge })},
 
 	{reconnecting, "reconnect-delay", "TIME", "5s",
 		"base delay between attempts; it grows from there, with jitter",

@@ -265,7 +265,7 @@ func parseInterface(s string) (string, error) {
 	default:
 		return s, nil
 	}
-	return "", fmt.Errorf("%s %s: give a name like vpn0", quote(s), why)
+	return "", fmt.Errorf("%s %s: give a name like vpn0 or br0", quote(s), why)
 }
 
 // parseTable takes the number of a routing table, or 0 for none.

@@ -285,12 +285,12 @@ func TestSingleValues(t *testing.T) {
 
 		{"an interface", attempt(parseInterface, "vpn-office.0_15"), "vpn-office.0_15"},
 		{"an interface of the kernel's choice", attempt(parseInterface, ""), ""},
-		{"a long interface", attempt(parseInterface, "vpn-of-office-16"), `error: "vpn-of-office-16" has more than 15 characters: give a name like vpn0`},
-		{"an interface that is a directory", attempt(parseInterface, ".."), `error: ".." means something else to the kernel: give a name like vpn0`},
-		{"an interface that is all of them", attempt(parseInterface, "all"), `error: "all" means something else to the kernel: give a name like vpn0`},
-		{"a pattern of interfaces", attempt(parseInterface, "tap%d"), `error: "tap%d" has other characters than ASCII ones without space, slash, colon and percent sign: give a name like vpn0`},
-		{"an interface with a space", attempt(parseInterface, "my vpn"), `error: "my vpn" has other characters than ASCII ones without space, slash, colon and percent sign: give a name like vpn0`},
-		{"an interface with a letter of others", attempt(parseInterface, "vpnä"), `error: "vpnä" has other characters than ASCII ones without space, slash, colon and percent sign: give a name like vpn0`},
+		{"a long interface", attempt(parseInterface, "vpn-of-office-16"), `error: "vpn-of-office-16" has more than 15 characters: give a name like vpn0 or br0`},
+		{"an interface that is a directory", attempt(parseInterface, ".."), `error: ".." means something else to the kernel: give a name like vpn0 or br0`},
+		{"an interface that is all of them", attempt(parseInterface, "all"), `error: "all" means something else to the kernel: give a name like vpn0 or br0`},
+		{"a pattern of interfaces", attempt(parseInterface, "tap%d"), `error: "tap%d" has other characters than ASCII ones without space, slash, colon and percent sign: give a name like vpn0 or br0`},
+		{"an interface with a space", attempt(parseInterface, "my vpn"), `error: "my vpn" has other characters than ASCII ones without space, slash, colon and percent sign: give a name like vpn0 or br0`},
+		{"an interface with a letter of others", attempt(parseInterface, "vpnä"), `error: "vpnä" has other characters than ASCII ones without space, slash, colon and percent sign: give a name like vpn0 or br0`},
 
 		{"a table", attempt(parseTable, "200"), "200"},
 		{"no table", attempt(parseTable, "0"), "0"},
