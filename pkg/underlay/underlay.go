@@ -8,6 +8,9 @@
 // other, each with a head start over the next, and the first connection wins (RFC
 // 8305, without its cache of outcomes).
 //
+// A connection holds back little that the network has not taken yet, so that what
+// waits does so before the tunnel's encryption, where there is still a choice.
+//
 // A machine that uses the name servers of the VPN cannot ask them when the VPN is
 // down. So a Dialer remembers the addresses of its last connection, and goes to them
 // if no name server answers in time.
@@ -183,7 +186,7 @@ func (d *Dialer) dialOne(ctx context.Context, network, address string) (net.Conn
 	if d.connect != nil {
 		return d.connect(ctx, network, address)
 	}
-	return new(net.Dialer).DialContext(ctx, network, address)
+	return (&net.Dialer{Control: tune}).DialContext(ctx, network, address)
 }
 
 func (d *Dialer) logger() *slog.Logger {
