@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/offload"
 )
 
 func TestAssumePastReadDeadlineWakesAReaderOfTheTAP(t *testing.T) {
@@ -45,9 +46,10 @@ func TestAssumePastReadDeadlineWakesAReaderOfTheTAP(t *testing.T) {
 		t.Fatal(err)
 	}
 	newWire(t, d.Index()).send(numbered(1, 60))
-	b := make([]byte, slotLen)
-	if n, err := d.file.Read(b); err != nil || n != 60 {
-		t.Errorf("after lifting the deadline: got %d bytes, %v, want 60", n, err)
+	b := make([]byte, readLen)
+	const want = offload.VirtioLen + 60
+	if n, err := d.file.Read(b); err != nil || n != want {
+		t.Errorf("after lifting the deadline: got %d bytes, %v, want %d", n, err, want)
 	}
 }
 
@@ -106,9 +108,9 @@ func TestAssumeErrnosOfReadAndWrite(t *testing.T) {
 	enterNamespace(t)
 	d := openTap(t, Config{Name: "vpn0"})
 	f := numbered(1, 60)
-	write := func(fd int) error { return writeFrame(fd, f) }
+	write := func(fd int) error { return d.send(fd, &offload.Super{Header: f}) }
 	read := func(fd int) error {
-		_, err := unix.Read(fd, make([]byte, slotLen))
+		_, err := unix.Read(fd, make([]byte, readLen))
 		return err
 	}
 	check := func(what string, got, want error) {
@@ -122,7 +124,7 @@ func TestAssumeErrnosOfReadAndWrite(t *testing.T) {
 	setLink(t, "vpn0", true)
 	check("write while the link is up", raw(t, d, write), nil)
 	check("read with nothing queued", raw(t, d, read), unix.EAGAIN)
-	check("write of less than a header", raw(t, d, func(fd int) error { return writeFrame(fd, f[:frame.HeaderLen-1]) }), unix.EINVAL)
+	check("write of less than a header", raw(t, d, func(fd int) error { return d.send(fd, &offload.Super{Header: f[:frame.HeaderLen-1]}) }), unix.EINVAL)
 	ip(t, "link", "delete", "vpn0")
 	check("write after removal", raw(t, d, write), unix.EBADFD)
 	check("read after removal", raw(t, d, read), unix.EBADFD)

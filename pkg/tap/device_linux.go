@@ -11,22 +11,33 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/offload"
 )
 
 const (
-	// batchFrames is how many frames Run hands over at once: 64 × 1514 B ≈ 97 kB, six
-	// full TLS records, enough that the cost per batch vanishes. More would only
-	// make the first frame of a batch wait longer.
+	// batchFrames is how many frames Run gathers to hand them over at once: 64 × 1514 B
+	// ≈ 97 kB, six full TLS records, enough that the cost per batch vanishes. More
+	// would only make the first frame of a batch wait longer. The frames of the
+	// super-frame that completes a batch all belong to it.
 	batchFrames = 64
 
-	// slotLen is the room for one frame. It exceeds frame.MaxLen because the kernel
-	// cuts off what does not fit without a word: a frame that is longer than
-	// MaxLen has to show. 26 cache lines.
-	slotLen = 1664
+	// readLen is the room for one read: a virtio header, an Ethernet header with two
+	// tags, and the largest packet, of 65535 bytes behind an IPv6 header. The kernel
+	// cuts off what does not fit without a word, so what fills the room is too long.
+	readLen = offload.VirtioLen + frame.HeaderLen + 8 + 40 + 65535 + 1
+
+	// maxCut bounds what one super-frame becomes, and with it memory. Linux puts at
+	// most 1820 segments into 64 KiB: it keeps the MSS at 48 (tcp_min_snd_mss), of
+	// which 12 may be options.
+	maxCut = 2048
+
+	// maxIOV is how many pieces one write takes (UIO_MAXIOV).
+	maxIOV = 1024
 )
 
 // A Device is a TAP interface. Its methods may be called from several goroutines,
@@ -40,34 +51,50 @@ type Device struct {
 	conn  syscall.RawConn // file's
 	ended atomic.Bool     // Close has begun
 
+	headers bool    // a virtio header precedes what is read and written
+	offload Offload // nothing without headers
+
 	reading sync.Mutex // held by Run; guards what follows
-	arena   []byte     // batchFrames slots
-	batch   [][]byte   // views of the slots filled by readBatch
+	scratch []byte     // for one read
+	arena   []byte     // the bytes of the batch
+	batch   [][]byte   // the frames in the arena
 	readEnd error      // why readBatch stopped for good
 	onRead  func(fd uintptr) bool
 
-	writing  sync.Mutex // held by WriteFrames; guards what follows
-	pending  [][]byte   // what to write, lent by the caller
-	writeEnd error      // why nothing can be written any more
-	onWrite  func(fd uintptr) bool
+	writing   sync.Mutex // held by WriteFrames; guards what follows
+	coalescer offload.Coalescer
+	pending   [][]byte                // what to write, lent by the caller
+	header    [offload.VirtioLen]byte // of what is being written
+	iov       []unix.Iovec            // what is being written
+	fd        int                     // where to
+	done      written                 // what was written of the batch
+	writeEnd  error                   // why nothing can be written any more
+	onWrite   func(fd uintptr) bool
+	emit      func(offload.Super)
 
 	stats counters
 }
 
 type counters struct {
-	inFrames, inBytes, inBatches                   atomic.Uint64
-	inMalformed, inLinkDown, inNoBuffer, inRefused atomic.Uint64
+	inFrames, inBytes, inBatches, inSupers, inSegments atomic.Uint64
+	inMalformed, inLinkDown, inNoBuffer, inRefused     atomic.Uint64
 
-	outFrames, outBytes, outBatches, outMalformed atomic.Uint64
+	outFrames, outBytes, outBatches, outSupers, outSegments atomic.Uint64
+	outMalformed, outUncut                                  atomic.Uint64
 }
+
+// A written is the part of a batch that the kernel took.
+type written struct{ frames, bytes, supers, segments uint64 }
 
 // newDevice returns a Device with its buffers.
 func newDevice() *Device {
 	d := &Device{}
-	d.arena = make([]byte, batchFrames*slotLen)
-	d.batch = make([][]byte, 0, batchFrames)
+	d.scratch = make([]byte, readLen)
+	d.arena = make([]byte, 0, batchFrames*1514+readLen) // what a full batch usually needs
+	d.batch = make([][]byte, 0, 2*batchFrames)
+	d.iov = make([]unix.Iovec, 0, maxIOV)
 	// Made once: a method value made for each batch would be allocated each time.
-	d.onRead, d.onWrite = d.readBatch, d.writeBatch
+	d.onRead, d.onWrite, d.emit = d.readBatch, d.writeBatch, d.write
 	return d
 }
 
@@ -86,15 +113,20 @@ func (d *Device) MAC() net.HardwareAddr {
 	return mac
 }
 
+// Offload returns what Open found that the kernel can do.
+func (d *Device) Offload() Offload { return d.offload }
+
 // Stats returns the counters so far.
 func (d *Device) Stats() Stats {
 	c := &d.stats
 	return Stats{
 		InFrames: c.inFrames.Load(), InBytes: c.inBytes.Load(), InBatches: c.inBatches.Load(),
+		InSupers: c.inSupers.Load(), InSegments: c.inSegments.Load(),
 		InMalformed: c.inMalformed.Load(), InLinkDown: c.inLinkDown.Load(),
 		InNoBuffer: c.inNoBuffer.Load(), InRefused: c.inRefused.Load(),
 		OutFrames: c.outFrames.Load(), OutBytes: c.outBytes.Load(), OutBatches: c.outBatches.Load(),
-		OutMalformed: c.outMalformed.Load(),
+		OutSupers: c.outSupers.Load(), OutSegments: c.outSegments.Load(),
+		OutMalformed: c.outMalformed.Load(), OutUncut: c.outUncut.Load(),
 	}
 }
 
@@ -121,7 +153,6 @@ func (d *Device) Run(ctx context.Context, dst frame.Writer) error {
 		}
 	}()
 	for {
-		d.batch, d.readEnd = d.batch[:0], nil
 		err := d.conn.Read(d.onRead)
 		if len(d.batch) > 0 {
 			if err := dst.WriteFrames(d.batch); err != nil {
@@ -150,10 +181,9 @@ func (d *Device) end(err error) error { return nameError(d.name, err) }
 // readBatch fills the batch until the queue is empty or the batch is full. It returns
 // false if there was nothing to read, for the poller to wait and call it again.
 func (d *Device) readBatch(fd uintptr) bool {
-	var bytes, malformed uint64
+	d.arena, d.batch, d.readEnd = d.arena[:0], d.batch[:0], nil
 	for len(d.batch) < batchFrames {
-		slot := d.arena[len(d.batch)*slotLen:][:slotLen:slotLen]
-		n, err := unix.Read(int(fd), slot)
+		n, err := unix.Read(int(fd), d.scratch)
 		if err == unix.EINTR {
 			continue
 		}
@@ -164,22 +194,71 @@ func (d *Device) readBatch(fd uintptr) bool {
 			d.readEnd = ended("read", err)
 			break
 		}
-		if n < frame.HeaderLen || n > frame.MaxLen {
-			malformed++
-			continue
-		}
-		d.batch = append(d.batch, slot[:n:n])
-		bytes += uint64(n)
-	}
-	if malformed > 0 {
-		d.stats.outMalformed.Add(malformed)
+		d.take(d.scratch[:n])
 	}
 	if len(d.batch) > 0 {
+		bytes := 0
+		for _, f := range d.batch {
+			bytes += len(f)
+		}
 		d.stats.outFrames.Add(uint64(len(d.batch)))
-		d.stats.outBytes.Add(bytes)
+		d.stats.outBytes.Add(uint64(bytes))
 		d.stats.outBatches.Add(1)
 	}
 	return len(d.batch) > 0 || d.readEnd != nil
+}
+
+// take appends to the batch the frames of b, which is what one read returned.
+func (d *Device) take(b []byte) {
+	if len(b) == readLen {
+		d.stats.outMalformed.Add(1) // it was longer and has been cut off
+		return
+	}
+	s, err := offload.Super{Header: b}, error(nil)
+	if d.headers {
+		s.Meta, s.Header, err = describe(b)
+	}
+	before := len(d.batch)
+	if err == nil {
+		d.arena, d.batch, err = offload.Split(d.arena, d.batch, s)
+	}
+	if err != nil {
+		d.stats.outUncut.Add(1)
+		return
+	}
+	if s.GSO != offload.Plain {
+		d.stats.outSupers.Add(1)
+		d.stats.outSegments.Add(uint64(len(d.batch) - before))
+	}
+	d.dropMisfits(before)
+}
+
+var errUncut = errors.New("a frame that is not what its virtio header says")
+
+// describe takes the virtio header from the front of b.
+func describe(b []byte) (offload.Meta, []byte, error) {
+	if len(b) < offload.VirtioLen {
+		return offload.Meta{}, nil, errUncut
+	}
+	m, err := offload.ParseVirtio(b)
+	b = b[offload.VirtioLen:]
+	if m.GSO != offload.Plain && len(b) > m.Size*maxCut {
+		err = errUncut
+	}
+	return m, b, err
+}
+
+// dropMisfits takes frames of impossible length out of the batch, from an index on.
+func (d *Device) dropMisfits(from int) {
+	kept := d.batch[:from]
+	for _, f := range d.batch[from:] {
+		if len(f) < frame.HeaderLen || len(f) > frame.MaxLen {
+			d.stats.outMalformed.Add(1)
+			continue
+		}
+		kept = append(kept, f)
+	}
+	d.batch = kept
 }
 
 // ended says what it means that the file cannot be read or written any more.
@@ -210,45 +289,86 @@ func (d *Device) WriteFrames(frames [][]byte) error {
 	return nil
 }
 
-// writeBatch writes the pending frames, each by one system call: the kernel takes
-// one per call. It always returns true, as waiting for room would hold up the
-// tunnel for the sake of one interface.
+// writeBatch writes the pending frames, and those that follow each other in a flow as
+// one, by one system call each: the kernel takes one frame or super-frame per call.
+// It always returns true, as waiting for room would hold up the tunnel for the sake
+// of one interface.
 func (d *Device) writeBatch(fd uintptr) bool {
-	var done, bytes uint64
+	d.fd, d.done = int(fd), written{}
 	for _, f := range d.pending {
-		if len(f) < frame.HeaderLen || len(f) > frame.MaxLen {
+		switch {
+		case len(f) < frame.HeaderLen || len(f) > frame.MaxLen:
 			d.stats.inMalformed.Add(1)
-			continue
-		}
-		switch err := writeFrame(int(fd), f); err {
-		case nil:
-			done++
-			bytes += uint64(len(f))
-		case unix.EIO: // the kernel's answer while the link is down
-			d.stats.inLinkDown.Add(1)
-		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
-			d.stats.inNoBuffer.Add(1)
-		case unix.EBADFD, unix.EBADF:
-			d.writeEnd = ended("write", err)
-			return true
+		case d.offload.InTCP:
+			d.coalescer.Push(f)
 		default:
-			d.stats.inRefused.Add(1)
+			d.write(offload.Super{Header: f})
 		}
 	}
-	if done > 0 {
-		d.stats.inFrames.Add(done)
-		d.stats.inBytes.Add(bytes)
+	d.coalescer.Flush(d.emit)
+	if d.done.frames > 0 {
+		d.stats.inFrames.Add(d.done.frames)
+		d.stats.inBytes.Add(d.done.bytes)
+		d.stats.inSupers.Add(d.done.supers)
+		d.stats.inSegments.Add(d.done.segments)
 		d.stats.inBatches.Add(1)
 	}
 	return true
 }
 
-func writeFrame(fd int, f []byte) error {
+// write writes s and counts what becomes of it.
+func (d *Device) write(s offload.Super) {
+	if d.writeEnd != nil {
+		return
+	}
+	frames := uint64(s.Frames())
+	switch err := d.send(d.fd, &s); err {
+	case nil:
+		d.done.frames += frames
+		d.done.bytes += uint64(s.Len()) + (frames-1)*uint64(s.HdrLen)
+		if frames > 1 {
+			d.done.supers++
+			d.done.segments += frames
+		}
+	case unix.EIO: // the kernel's answer while the link is down
+		d.stats.inLinkDown.Add(frames)
+	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
+		d.stats.inNoBuffer.Add(frames)
+	case unix.EBADFD, unix.EBADF:
+		d.writeEnd = ended("write", err)
+	default:
+		d.stats.inRefused.Add(frames)
+	}
+}
+
+// send gives s to the kernel, piece by piece where it lies.
+func (d *Device) send(fd int, s *offload.Super) error {
+	d.iov = d.iov[:0]
+	if d.headers {
+		s.PutVirtio(d.header[:])
+		d.addPiece(d.header[:])
+	}
+	d.addPiece(s.Header)
+	for _, p := range s.Payload {
+		d.addPiece(p)
+	}
+	defer clear(d.iov) // lent
 	for {
-		if _, err := unix.Write(fd, f); err != unix.EINTR {
-			return err
+		_, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&d.iov[0])), uintptr(len(d.iov)))
+		if errno == 0 {
+			return nil
+		}
+		if errno != unix.EINTR {
+			return errno
 		}
 	}
+}
+
+// addPiece appends to what is being written.
+func (d *Device) addPiece(b []byte) {
+	v := unix.Iovec{Base: &b[0]}
+	v.SetLen(len(b))
+	d.iov = append(d.iov, v)
 }
 
 // Close removes the interface and ends Run. When it returns the interface no longer

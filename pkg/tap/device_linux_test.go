@@ -165,7 +165,7 @@ func TestFramesOfImpossibleLengthAreDroppedAndCounted(t *testing.T) {
 	same(t, host.receive(), numbered(1, 60))
 
 	ifreq(t, unix.SIOCSIFMTU, "vpn0", func(ifr *unix.Ifreq) { ifr.SetUint32(9000) })
-	host.send(numbered(1, frame.MaxLen+1), numbered(2, 9000), numbered(3, slotLen), numbered(4, frame.MaxLen))
+	host.send(numbered(1, frame.MaxLen+1), numbered(2, 9000), numbered(3, frame.MaxLen+64), numbered(4, frame.MaxLen))
 	same(t, start(t, d).frames(1)[0], numbered(4, frame.MaxLen))
 
 	want := Stats{InFrames: 1, InBytes: 60, InBatches: 1, InMalformed: 3,

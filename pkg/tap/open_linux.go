@@ -26,11 +26,23 @@ func Open(cfg Config) (*Device, error) {
 		return nil, nameError(cfg.Name, err)
 	}
 	d.log = cfg.Log
-	d.log.Info("interface made", "interface", d.name, "index", d.index, "mac", d.mac.String(), "mtu", cfg.MTU)
+	d.log.Info("interface made", "interface", d.name, "index", d.index, "mac", d.mac.String(), "mtu", cfg.MTU,
+		"offload", d.offload)
 	return d, nil
 }
 
+// open makes the interface with virtio headers, and without where the kernel, or what
+// stands in for one, refuses them.
 func open(cfg Config) (*Device, error) {
+	d, err := openOnce(cfg)
+	if !cfg.Plain && errors.Is(err, errHeaders) {
+		cfg.Plain = true
+		d, err = openOnce(cfg)
+	}
+	return d, err
+}
+
+func openOnce(cfg Config) (*Device, error) {
 	fd, err := unix.Open(tunFile, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, explainOpen(err)
@@ -59,32 +71,48 @@ func attach(fd int, cfg Config) (*Device, error) {
 		return nil, fmt.Errorf("open a socket for settings: %w", err)
 	}
 	defer unix.Close(ctl)
-	name, err := create(fd, ctl, cfg.Name)
+	name, err := create(fd, ctl, cfg)
 	if err != nil {
 		return nil, err
 	}
 	d := newDevice()
 	d.name = name
+	if !cfg.Plain {
+		if err := d.negotiateReading(fd); err != nil {
+			return nil, err
+		}
+	}
 	if d.mac, err = pinMAC(fd, cfg.MAC); err != nil {
 		return nil, err
 	}
 	if d.index, err = setMTU(ctl, name, cfg.MTU); err != nil {
 		return nil, err
 	}
+	if d.headers {
+		d.probeWriting(fd)
+	}
 	return d, nil
 }
 
 // create makes the interface and returns its name.
-func create(fd, ctl int, name string) (string, error) {
-	ifr, err := unix.NewIfreq(name)
+func create(fd, ctl int, cfg Config) (string, error) {
+	ifr, err := unix.NewIfreq(cfg.Name)
 	if err != nil {
-		return "", fmt.Errorf("name %q: %w", name, err)
+		return "", fmt.Errorf("name %q: %w", cfg.Name, err)
 	}
 	// Exclusively: a TAP that exists already belongs to somebody, with settings that
 	// are not ours to change and that would outlast us.
-	ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_TUN_EXCL)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
-		return "", explainCreate(err, ctl, name)
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_TUN_EXCL)
+	if !cfg.Plain {
+		flags |= unix.IFF_VNET_HDR
+	}
+	ifr.SetUint16(flags)
+	err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+	if err == unix.EINVAL && !cfg.Plain {
+		return "", fmt.Errorf("%w: %w", errHeaders, err)
+	}
+	if err != nil {
+		return "", explainCreate(err, ctl, cfg.Name)
 	}
 	return ifr.Name(), nil
 }

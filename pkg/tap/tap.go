@@ -14,13 +14,37 @@
 // carries on; sockets bound to its addresses do not notice. What the host sends
 // meanwhile waits in the kernel's queue of 500 frames, then the kernel drops it.
 //
-//	host ─► queue of the interface ─► Run: read until empty or full ─► dst.WriteFrames
-//	host ◄── receive path of the kernel ◄── one write per frame ◄────── WriteFrames
+//	host ─► queue of the interface ─► Run: read until empty or full ─► cut ─► dst.WriteFrames
+//	host ◄── receive path of the kernel ◄── one write per run of frames ◄── glue ◄─ WriteFrames
 //
-// Run waits once and then reads frame by frame until the queue is empty or its
-// batch is full: under load frames travel in batches, and an idle interface adds no
-// delay. A write passes through the kernel's whole receive path before it returns,
-// so there is no queue in that direction and nothing to wait for.
+// Run waits once and then reads until the queue is empty or its batch is full: under
+// load frames travel in batches, and an idle interface adds no delay. A write passes
+// through the kernel's whole receive path before it returns, so there is no queue in
+// that direction and nothing to wait for.
+//
+// # Super-frames
+//
+// A system call and a walk through the kernel's stack cost about the same for 1500
+// bytes as for 64 KiB. So the device acts towards the kernel like a network card that
+// segments and coalesces, and package offload does the work of the card:
+//
+//   - The kernel hands over TCP segments and UDP datagrams by the dozen, in one
+//     super-frame with one read. It says in a header before each frame
+//     (IFF_VNET_HDR, struct virtio_net_hdr) how to cut it, and which checksum it left
+//     to be completed. Split does both.
+//   - Frames of one call of WriteFrames that continue each other go to the kernel as
+//     one super-frame, gathered by writev from where they lie. The Coalescer has
+//     verified each one's checksums and says so in the same header. A frame with a
+//     wrong checksum is never part of one: it goes to the kernel as it came, for the
+//     kernel to reject and count. Nothing waits for more than its own batch.
+//
+// The tunnel only ever sees frames as the kernel would have cut them, and the kernel
+// cuts by itself what it forwards, as by a bridge, to an interface that cannot.
+//
+// Open asks the kernel for all this and tries it out with a frame for nobody. It does
+// without what is refused: USO (Linux before 6.2), super-frames to the host, or
+// headers altogether. Offload tells what there is. The trials show as receive drops
+// of the interface, two in all.
 //
 // The device does not set the link up, nor addresses or routes: package host does.
 // While the link is down the host sends nothing, and frames for it are dropped.
@@ -28,7 +52,11 @@
 // # Limits
 //
 // A frame has at least an Ethernet header and at most frame.MaxLen bytes. Others are
-// dropped and counted, in both directions. VLAN tags and any EtherType pass.
+// dropped and counted, in both directions, pieces of super-frames too. VLAN tags and
+// any EtherType pass. Super-frames are of TCP and UDP with at most two VLAN tags.
+//
+// A Device has 64 KiB for what it reads and a few hundred for the batch cut from it,
+// a megabyte at worst; both stay for its life.
 //
 // # Errors
 //
@@ -72,6 +100,10 @@ type Config struct {
 	MAC  net.HardwareAddr // nil means the kernel's choice, a random one
 	MTU  int              // IP bytes; zero means 1500
 	Log  *slog.Logger     // nil discards
+
+	// Plain says to exchange every frame with the kernel by itself, as with a kernel
+	// that knows no super-frames: for comparison, and should a kernel err in them.
+	Plain bool
 }
 
 func (c Config) withDefaults() Config {
@@ -140,17 +172,29 @@ func nameError(name string, err error) error {
 	return fmt.Errorf("tap %s: %w", name, err)
 }
 
+// An Offload says for which transports the kernel exchanges super-frames.
+type Offload struct {
+	OutTCP, OutUDP bool // what the host sends
+	InTCP, InUDP   bool // what it receives
+}
+
 // Stats counts frames since Open. Inbound ones come from the VPN and are written to
 // the interface, outbound ones are read from it. Each frame that does not get
 // through is counted once, by the reason. What the kernel drops because its queue
 // is full before Run reads it only the kernel counts, as dropped by the interface.
+//
+// Bytes are those of frames, without the padding of frames that became part of a
+// super-frame. Super-frames are counted beside the frames that they are made of.
 type Stats struct {
 	InFrames, InBytes, InBatches uint64
+	InSupers, InSegments         uint64 // super-frames, and how many of InFrames were in them
 	InMalformed                  uint64 // shorter than a header, or longer than frame.MaxLen
 	InLinkDown                   uint64 // the interface is not up
 	InNoBuffer                   uint64 // the kernel had no memory for it
 	InRefused                    uint64 // the kernel did not want it for another reason
 
 	OutFrames, OutBytes, OutBatches uint64
+	OutSupers, OutSegments          uint64 // super-frames, and how many frames they were cut into
 	OutMalformed                    uint64 // longer than frame.MaxLen: somebody raised the MTU
+	OutUncut                        uint64 // a super-frame that is not what its virtio header says
 }

@@ -33,6 +33,9 @@ func (*Device) MAC() net.HardwareAddr { return nil }
 // Index returns no interface's index.
 func (*Device) Index() int { return 0 }
 
+// Offload returns nothing.
+func (*Device) Offload() Offload { return Offload{} }
+
 // Stats returns zeroes.
 func (*Device) Stats() Stats { return Stats{} }
 
