@@ -98,9 +98,16 @@ func (b *branch) waitAll(t *testing.T, within time.Duration) {
 }
 
 // links is what the client's namespace has of interfaces, their bridge and their
-// addresses, but for the TAP itself.
+// addresses, but for the TAP itself. It does not ask "ip link", which looks for the
+// namespaces of others that come and go meanwhile.
 func (b *branch) links() string {
-	return withoutLines(b.w.cli.IP("-o", "link", "show"), " "+tapName+":") + b.w.cli.IP("-o", "-4", "address", "show")
+	b.w.t.Helper()
+	return b.w.cli.command(b.w.t, "sh", "-c", `
+		cd /sys/class/net
+		for d in *; do
+			[ $d = `+tapName+` ] || echo $d $(cat $d/address $d/mtu $d/flags) $(readlink $d/master)
+		done
+		ip -o -4 address show`)
 }
 
 // Proves that two sites are one network by -bridge: the hosts of the branch, more

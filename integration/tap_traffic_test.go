@@ -39,7 +39,7 @@ func TestTAPGibibyteEachWay(t *testing.T) {
 		{"up", sumOfString(fmt.Sprintf("%d %s", gibibyte, want))},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			argv := []string{"curl", "--silent", "--show-error", "--fail", "--max-time", "120"}
+			argv := []string{"curl", "--silent", "--show-error", "--fail", "--max-time", "300"}
 			if row.name == "down" {
 				argv = append(argv, fmt.Sprintf("http://%s/stream/big/%d", lanGateway, int64(gibibyte)))
 			} else {
