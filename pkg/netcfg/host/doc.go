@@ -53,7 +53,9 @@
 // leave all others as they are: Docker, kube-proxy (0xc000), Tailscale (0xff0000)
 // and wg-quick (0xca6c) use lower ones. A connection that came by the TAP has one
 // value, one that came by another interface a second one; replies get the value
-// of their connection, before they are routed. Seven instances fit.
+// of their connection, before they are routed. Where a connection from before us came
+// from is not known until it is heard from there again; if it was made to an address of
+// another interface, its replies give it the second value. Seven instances fit.
 //
 // # Limits
 //

@@ -194,6 +194,7 @@ type marks struct {
 	Block  bool   // no IPv6 of our own making leaves but by the TAP
 	Allow  string // prefixes that Block leaves open, joined by spaces
 	Others string // TAPs of other instances, whose connections are theirs
+	Own    string // addresses not on a TAP, joined by spaces; what is connected to them already is Keep's
 }
 
 func (m marks) key() any   { return "marks" }
@@ -204,10 +205,14 @@ func (m marks) String() string {
 	if m.Block {
 		block = ", IPv6 only to " + m.Allow
 	}
+	own := ""
+	if m.Own != "" {
+		own = " or to " + m.Own
+	}
 	if m.Others != "" {
 		block += ", not those of " + m.Others
 	}
-	return fmt.Sprintf("marks of %s: by the tunnel %#x, by others %#x%s", m.TAP, m.Tunnel, m.Keep, block)
+	return fmt.Sprintf("marks of %s: by the tunnel %#x, by others %#x%s%s", m.TAP, m.Tunnel, m.Keep, own, block)
 }
 
 // A names is what resolves names. Lists are joined by spaces, so that it compares.

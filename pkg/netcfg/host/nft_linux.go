@@ -173,12 +173,25 @@ func (n *nftTable) fill(m marks) {
 		}
 		rule(pre, notFrom(m.TAP), others, direction(original), connMarkIs(0), setConnMark(m.Keep))
 	}
+	// A forwarded connection from before us, in which only the answering side says
+	// anything: its packets come from an address that no rule is for.
+	for _, own := range strings.Fields(m.Own) {
+		rule(pre, notFrom(m.TAP), direction(reply), connMarkIs(0), originallyTo(own), setConnMark(m.Keep))
+	}
 	for _, mark := range []uint32{m.Tunnel, m.Keep} {
 		if mark != 0 {
 			rule(pre, notFrom(m.TAP), direction(reply), connMarkIs(mark), setMark(mark))
 			rule(out, direction(reply), connMarkIs(mark), setMark(mark))
 		}
 	}
+}
+
+// originallyTo matches packets in connections that were made to an IPv4 address,
+// wherever they have been sent on to.
+func originallyTo(address string) []expr.Any {
+	return append(protocolIs(unix.NFPROTO_IPV4),
+		&expr.Ct{Key: expr.CtKeyDST, Direction: original, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: netip.MustParseAddr(address).AsSlice()})
 }
 
 // block writes the chains that keep IPv6 from leaving beside the tunnel. Routes

@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +39,13 @@ func (w *world) in(name string, fn func() error) error {
 // namespace, say.
 func (w *world) serve(ns, address string) {
 	w.Helper()
+	w.answer(ns, address, func(c net.Conn) { io.Copy(c, c) })
+}
+
+// answer hands connections to an address to a function, each on its own goroutine, and
+// closes them at the end of the test.
+func (w *world) answer(ns, address string, talk func(net.Conn)) {
+	w.Helper()
 	var l net.Listener
 	listen := func() (err error) {
 		l, err = net.Listen("tcp", address)
@@ -52,22 +60,26 @@ func (w *world) serve(ns, address string) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	done := make(chan struct{})
+	var running sync.WaitGroup
+	ctx, end := context.WithCancel(context.Background())
 	w.Cleanup(func() {
+		end()
 		l.Close()
-		<-done
+		running.Wait()
 	})
-	go func() {
-		defer close(done)
+	running.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			w.Cleanup(func() { c.Close() })
-			go io.Copy(c, c)
+			running.Go(func() {
+				defer context.AfterFunc(ctx, func() { c.Close() })()
+				defer c.Close()
+				talk(c)
+			})
 		}
-	}()
+	})
 }
 
 // dial connects from an address in a namespace. It fails if nobody answers.
@@ -181,6 +193,39 @@ func TestForwardedConnectionsKeepTheirWay(t *testing.T) {
 		w.reaches(true, "net", outside, "192.0.2.10:8080")
 		w.close(h)
 		w.reaches(true, "net", outside, "192.0.2.10:8080")
+	})
+}
+
+// Who only listens, as to the output of a program, says nothing by which a connection
+// from before could be marked.
+func TestForwardedConnectionsFromBeforeKeepTheirWay(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.strict()
+		w.service()
+		w.answer("svc", ":81", func(c net.Conn) {
+			for _, err := c.Write([]byte{0}); err == nil; _, err = c.Write([]byte{1}) {
+				time.Sleep(100 * time.Millisecond)
+			}
+		})
+		w.sh("nft add rule ip docker pre tcp dport 8081 dnat to 172.17.0.2:81")
+		c, err := w.dial("net", outside, "192.0.2.10:8081")
+		if err != nil {
+			t.Fatal(err)
+		}
+		hears := func(when string) {
+			t.Helper()
+			c.SetDeadline(time.Now().Add(10 * time.Second))
+			if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
+				t.Errorf("%s: %v", when, err)
+			}
+		}
+		hears("before")
+		h := w.open(Options{AcceptDefaultGateway: true})
+		w.protect(h, "203.0.113.5")
+		w.apply(h, lease())
+		hears("in the tunnel's presence")
+		w.close(h)
+		hears("after Close")
 	})
 }
 

@@ -195,11 +195,7 @@ func (b *builder) wayBack() {
 			b.loosen(b.v.Links[r.Dev])
 		}
 	}
-	for _, a := range b.v.Addresses {
-		addr := a.Prefix.Addr()
-		if b.tunnel(a.Dev) || addr.IsLoopback() || addr.Is6() && (!six || scoped(addr)) {
-			continue
-		}
+	for _, addr := range b.beside(six) {
 		b.add(rule{Priority: keepPriority, V6: addr.Is6(), From: netip.PrefixFrom(addr, addr.BitLen()), Table: table})
 	}
 	if b.w.KeepMark != 0 {
@@ -208,6 +204,18 @@ func (b *builder) wayBack() {
 	if b.w.KeepMark != 0 && six {
 		b.add(rule{Priority: keepPriority, V6: true, Mark: b.w.KeepMark, Table: table})
 	}
+}
+
+// beside lists the host's addresses that are not on a TAP.
+func (b *builder) beside(six bool) []netip.Addr {
+	var addrs []netip.Addr
+	for _, a := range b.v.Addresses {
+		addr := a.Prefix.Addr()
+		if !b.tunnel(a.Dev) && !addr.IsLoopback() && (addr.Is4() || six && !scoped(addr)) {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
 }
 
 // tunnel reports whether an interface is the TAP of this or another instance.
@@ -306,12 +314,25 @@ func (b *builder) marks() {
 		m.Keep = b.w.KeepMark
 		m.Others = b.siblings()
 	}
+	if m.Keep != 0 {
+		m.Own = b.own()
+	}
 	if b.w.BlockIPv6 && b.w.takesDefault() {
 		m.Block, m.Allow = true, b.beside6()
 	}
 	if m != (marks{TAP: m.TAP}) {
 		b.add(m)
 	}
+}
+
+// own lists the IPv4 addresses to which connections may have come before us.
+func (b *builder) own() string {
+	var own []string
+	for _, a := range b.beside(false) {
+		own = append(own, a.String())
+	}
+	slices.Sort(own)
+	return strings.Join(slices.Compact(own), " ")
 }
 
 // siblings lists the TAPs of other instances.

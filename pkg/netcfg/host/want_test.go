@@ -104,7 +104,7 @@ route 203.0.113.5/32 via 192.0.2.1 dev 10 metric 1100`
 
 const wayBack4 = `route 0.0.0.0/0 via 192.0.2.1 dev 10 metric 100 table 1577058404
 route 192.0.2.0/24 dev 10 metric 0 table 1577058404
-marks of vpn0: by the tunnel 0x0, by others 0x2000000
+marks of vpn0: by the tunnel 0x0, by others 0x2000000 or to 192.0.2.10
 rule 32765 from 192.0.2.10/32 table 1577058404
 rule 32765 from all mark 0x2000000/0xf000000 table 1577058404`
 
@@ -162,7 +162,7 @@ func TestWant(t *testing.T) {
 				v.Routes = append(v.Routes, theirs("10.88.0.0/24", "", 101, 0), r)
 			},
 			wish: func(w *wish) { w.AcceptDefaultGateway = true },
-			want: base + "\n" + strings.Replace(wayBack4, "0x2000000\n", "0x2000000, not those of vpn1\n", 1) +
+			want: base + "\n" + strings.Replace(wayBack4, "192.0.2.10\n", "192.0.2.10, not those of vpn1\n", 1) +
 				"\nroute 0.0.0.0/0 via 10.77.0.1 dev 100 metric 50"},
 		{name: "classless routes, without the default among them", wish: func(w *wish) { w.AcceptStaticRoutes = true },
 			want: base + "\n" + wayBack4 + "\nroute 172.20.0.0/16 via 10.77.0.2 dev 100 metric 50" +
@@ -186,8 +186,8 @@ func TestWant(t *testing.T) {
 				"\nroute 0.0.0.0/0 via 10.77.0.1 dev 100 metric 0 table 200"},
 		{name: "IPv6 block",
 			wish: func(w *wish) { w.AcceptDefaultGateway, w.BlockIPv6 = true, true },
-			want: base + "\n" + strings.Replace(wayBack4, "by others 0x2000000",
-				"by others 0x2000000, IPv6 only to 2001:db8::/64 fe80::/10 ff00::/8", 1) +
+			want: base + "\n" + strings.Replace(wayBack4, "or to 192.0.2.10",
+				"or to 192.0.2.10, IPv6 only to 2001:db8::/64 fe80::/10 ff00::/8", 1) +
 				"\nroute 0.0.0.0/0 via 10.77.0.1 dev 100 metric 50"},
 		{name: "the block without the default gateway is none", wish: func(w *wish) { w.BlockIPv6 = true }, want: base},
 		{name: "names", wish: func(w *wish) {
