@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,8 +58,24 @@ func command(t testing.TB, name string, args ...string) string {
 // IP runs ip(8) in the namespace.
 func (n *netns) IP(args ...string) string {
 	n.t.Helper()
-	return command(n.t, "ip", append([]string{"-n", n.name}, args...)...)
+	argv := append([]string{"-n", n.name}, args...)
+	var out []byte
+	eventually(n.t, 10*time.Second, "ip "+strings.Join(argv, " "), func() (err error) {
+		out, err = exec.Command("ip", argv...).CombinedOutput()
+		if strings.Contains(string(out), otherNamespaceGone) {
+			return errors.New(otherNamespaceGone)
+		}
+		if err != nil {
+			n.t.Fatalf("ip %s: %v\n%s", strings.Join(argv, " "), err, out)
+		}
+		return nil
+	})
+	return string(out)
 }
+
+// otherNamespaceGone is what a list of interfaces may end with while a namespace, any
+// one, is being removed.
+const otherNamespaceGone = "Peer netns reference is invalid"
 
 // plainCongestionControl chooses cubic, so that the host's choice does not decide
 // what a measurement says. A host may not allow cubic in namespaces, then it is

@@ -114,7 +114,8 @@ func (w *world) hostState() string {
 	w.t.Helper()
 	out, err := w.rootCommand("sh", "-c", `
 		for i in $(seq 100); do ip -6 address | grep -q tentative || break; sleep 0.1; done
-		ip -o address | sed -E 's/ (valid|preferred)_lft [^ ]+//g'
+		for i in $(seq 100); do ip -o address >/run/address 2>&1; grep -q "`+otherNamespaceGone+`" /run/address || break; sleep 0.1; done
+		sed -E 's/ (valid|preferred)_lft [^ ]+//g' /run/address
 		echo '-- rules';  ip rule; ip -6 rule
 		echo '-- routes'; { ip route show table all; ip -6 route show table all; } | sort
 		echo '-- nftables'; nft --stateless list ruleset
