@@ -61,9 +61,11 @@ const (
 	rankDNS
 )
 
-// A setting is a value under /proc/sys. Was is what it was before us.
+// A setting is a value under /proc/sys. Was is what it was before us. Dev is the index
+// of the interface that it is of: another one of the same name has its own.
 type setting struct {
 	Path, Value, Was string
+	Dev              int
 }
 
 func (s setting) key() any   { return "setting " + s.Path }

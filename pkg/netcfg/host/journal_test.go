@@ -13,7 +13,7 @@ func TestJournalComesBack(t *testing.T) {
 	dir := t.TempDir()
 	want := journal{Version: journalVersion, Interface: "vpn0", Index: 100, PID: 7, Boot: "b", PolicyTable: 200,
 		Link: link{Up: true, MTU: 1500}, Addresses: []netip.Prefix{netip.MustParsePrefix("10.77.0.50/24")},
-		Settings: []setting{{"net/ipv4/conf/eth0/rp_filter", "2", "1"}}, Names: true}
+		Settings: []setting{{"net/ipv4/conf/eth0/rp_filter", "2", "1", 10}}, Names: true}
 	for range 2 {
 		if err := want.write(dir); err != nil {
 			t.Fatal(err)

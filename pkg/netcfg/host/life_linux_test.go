@@ -354,6 +354,8 @@ func TestWatchFollowsTheHost(t *testing.T) {
 		w.sh(`ip link add wlan0 index 11 type veth peer name host2 netns net; ip -n net link set host2 up
 			ip addr add 192.0.3.10/24 dev wlan0; ip link set wlan0 up; ip route add default via 192.0.3.1 metric 600`)
 		w.eventually("another interface, its address", "ip rule", "from 192.0.3.10 lookup")
+		w.sh("ip route add blackhole 198.51.100.66")
+		w.eventually("someone who is banned, on the way back", fmt.Sprint("ip route show table ", keepBase+100), "unreachable 198.51.100.66")
 		w.sh("ip link set eth0 down")
 		w.eventually("the other interface", server, "via 192.0.3.1 dev wlan0")
 		w.sh("ip link set wlan0 down")
@@ -375,6 +377,44 @@ func TestWatchFollowsTheHost(t *testing.T) {
 		}
 		w.close(h)
 		if got := w.sh("ip rule; ip route show table all; nft list ruleset"); strings.Contains(got, "proto 94") || strings.Contains(got, "softether") {
+			t.Errorf("left behind:\n%s", got)
+		}
+	})
+}
+
+// A virtual interface is made anew when networking is restarted, and gets its address
+// again from DHCP.
+func TestUnderlayMadeAnew(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.strict()
+		w.serve("", ":2222")
+		w.serve("net", ":443")
+		h := w.open(Options{AcceptDefaultGateway: true})
+		w.protect(h, "203.0.113.5")
+		w.apply(h, lease())
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- h.Watch(ctx) }()
+		works := func(when, way, own string) {
+			t.Helper()
+			w.eventually(when+", the server's way", "ip route get 203.0.113.5", way)
+			w.eventually(when+", the way back", "ip rule", "from "+own+" lookup")
+			w.eventually(when+", the filter", "cat /proc/sys/net/ipv4/conf/eth0/rp_filter", "2")
+			w.reaches(true, "", own, "203.0.113.5:443")
+			w.reaches(true, "net", outside, own+":2222")
+		}
+		works("at first", "via 192.0.2.1 dev eth0", "192.0.2.10")
+		w.sh("ip addr flush dev eth0; ip addr add 192.0.2.11/24 dev eth0; ip route add default via 192.0.2.1 metric 100 src 192.0.2.11")
+		works("with another address", "via 192.0.2.1 dev eth0 src 192.0.2.11", "192.0.2.11")
+		w.sh(`ip link del eth0; ip link add eth0 index 12 type veth peer name host netns net
+			ip -n net addr add 192.0.2.1/24 dev host; ip -n net link set host up
+			ip addr add 192.0.2.10/24 dev eth0; ip link set eth0 up; ip route add default via 192.0.2.1 metric 100 proto dhcp`)
+		works("with another interface", "via 192.0.2.1 dev eth0 src 192.0.2.10", "192.0.2.10")
+		cancel()
+		<-done
+		w.close(h)
+		if got := w.sh("ip rule; ip route show table all; nft list ruleset; cat /proc/sys/net/ipv4/conf/eth0/rp_filter"); strings.Contains(got, "proto 94") ||
+			strings.Contains(got, "softether") || !strings.HasSuffix(got, "1\n") {
 			t.Errorf("left behind:\n%s", got)
 		}
 	})

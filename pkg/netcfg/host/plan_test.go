@@ -18,7 +18,7 @@ func TestPlan(t *testing.T) {
 		return rule{Priority: policyPriority, From: netip.PrefixFrom(a.Addr(), 32), Table: 200}
 	}
 	up := link{Up: true, MTU: 1500}
-	strict := setting{"net/x", "2", "1"}
+	strict := setting{"net/x", "2", "1", 0}
 	for _, tt := range []struct {
 		name       string
 		have, want []item

@@ -82,14 +82,18 @@ func (w *world) answer(ns, address string, talk func(net.Conn)) {
 	})
 }
 
-// dial connects from an address in a namespace. It fails if nobody answers.
+// dial connects from an address in a namespace, or of this host. It fails if nobody answers.
 func (w *world) dial(ns, from, to string) (c net.Conn, err error) {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 1500 * time.Millisecond}
-	err = w.in(ns, func() error {
-		var err error
+	dial := func() (err error) {
 		c, err = d.DialContext(context.Background(), "tcp", to)
 		return err
-	})
+	}
+	if ns == "" {
+		err = dial()
+	} else {
+		err = w.in(ns, dial)
+	}
 	if err == nil {
 		w.Cleanup(func() { c.Close() })
 	}

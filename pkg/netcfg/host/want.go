@@ -98,36 +98,42 @@ type builder struct {
 
 func (b *builder) add(i item) { b.items = append(b.items, i) }
 
+// changed returns what we have set of an interface before.
+func (b *builder) changed(path string, of netIf) (setting, bool) {
+	s, ok := b.w.Set[path]
+	return s, ok && s.Dev == of.Index
+}
+
 // set asks for a value under /proc/sys. One that we have set before and that someone
 // changed since is left to them.
-func (b *builder) set(path, value string) {
-	old, done := b.w.Set[path]
+func (b *builder) set(path, value string, of netIf) {
+	old, done := b.changed(path, of)
 	current, known := b.v.Settings[path]
 	switch {
 	case done:
 		b.add(old)
 	case known && current != value:
-		b.add(setting{Path: path, Value: value, Was: current})
+		b.add(setting{Path: path, Value: value, Was: current, Dev: of.Index})
 	}
 }
 
 // tap is what the interface needs before it has an address.
 func (b *builder) tap() {
-	six := "net/ipv6/conf/" + b.v.TAP.Name + "/"
+	four, six := "net/ipv4/conf/"+b.v.TAP.Name+"/", "net/ipv6/conf/"+b.v.TAP.Name+"/"
 	if !b.w.SLAAC {
-		b.set(six+"disable_ipv6", "1")
+		b.set(six+"disable_ipv6", "1", b.v.TAP)
 	} else {
-		b.set(six+"disable_ipv6", "0")
-		b.set(six+"accept_ra", "2") // also where this host forwards
-		b.set(six+"autoconf", "1")
+		b.set(six+"disable_ipv6", "0", b.v.TAP)
+		b.set(six+"accept_ra", "2", b.v.TAP) // also where this host forwards
+		b.set(six+"autoconf", "1", b.v.TAP)
 		defrtr := "0"
 		if b.w.AcceptDefaultGateway {
 			defrtr = "1"
 		}
-		b.set(six+"accept_ra_defrtr", defrtr)
+		b.set(six+"accept_ra_defrtr", defrtr, b.v.TAP)
 	}
 	// Without it the kernel removes a new address along with the old one of its subnet.
-	b.set("net/ipv4/conf/"+b.v.TAP.Name+"/promote_secondaries", "1")
+	b.set(four+"promote_secondaries", "1", b.v.TAP)
 	mtu := b.w.LinkWas.MTU
 	if !b.w.Config.IsZero() {
 		mtu = b.w.Config.EffectiveMTU()
@@ -157,8 +163,8 @@ func (b *builder) servers() {
 func (b *builder) loosen(i netIf) {
 	path := "net/ipv4/conf/" + i.Name + "/rp_filter"
 	all, own := b.v.Settings["net/ipv4/conf/all/rp_filter"], b.v.Settings[path]
-	if _, done := b.w.Set[path]; done || own != "2" && all != "2" && (own == "1" || all == "1") {
-		b.set(path, "2")
+	if _, done := b.changed(path, i); done || own != "2" && all != "2" && (own == "1" || all == "1") {
+		b.set(path, "2", i)
 	}
 }
 
@@ -186,7 +192,9 @@ func (b *builder) wayBack() {
 	}
 	table, six := keepBase+b.v.TAP.Index, b.moves6()
 	for _, r := range b.v.Routes {
-		if r.Table != tableMain || r.Kind != unicast || r.Protocol == protocol || b.tunnel(r.Dev) || r.Odd || r.Dead || r.Dest.Addr().Is6() && (!six || scoped(r.Dest.Addr())) {
+		refuses := r.Kind == unreachable && r.Dest.Addr().Is4() // whom the host does not speak to
+		if r.Table != tableMain || r.Protocol == protocol || r.Kind != unicast && !refuses || r.Odd || r.Dead ||
+			b.tunnel(r.Dev) || r.Dest.Addr().Is6() && (!six || scoped(r.Dest.Addr())) {
 			continue
 		}
 		r.route.Table = table

@@ -153,6 +153,15 @@ func TestWant(t *testing.T) {
 			want: base + "\nroute 0.0.0.0/0 via 192.0.2.1 dev 10 metric 100 table 1577058404" +
 				"\nroute 192.0.2.0/24 dev 10 metric 0 table 1577058404\nrule 32765 from 192.0.2.10/32 table 1577058404" +
 				"\nrule 32765 from 198.51.100.1/32 table 1577058404\nroute 0.0.0.0/0 via 10.77.0.1 dev 100 metric 50"},
+		{name: "who is refused an answer gets none by the way back",
+			host: func(v *view) {
+				r := theirs("198.51.100.66/32", "", 0, 0)
+				r.Kind = unreachable
+				v.Routes = append(v.Routes, r)
+			},
+			wish: func(w *wish) { w.AcceptDefaultGateway = true },
+			want: base + "\n" + strings.Replace(wayBack4, "\nmarks", "\nroute unreachable 198.51.100.66/32 metric 0 table 1577058404\nmarks", 1) +
+				"\nroute 0.0.0.0/0 via 10.77.0.1 dev 100 metric 50"},
 		{name: "another instance's network is not ours to keep",
 			host: func(v *view) {
 				v.Links[101] = netIf{Index: 101, Name: "vpn1", Sibling: true}
@@ -264,8 +273,11 @@ func TestSettings(t *testing.T) {
 			wish: func(w *wish) { w.AcceptDefaultGateway = false },
 			want: "setting net/ipv4/conf/vpn0/rp_filter=2 (was 1)"},
 		{name: "what we set stays ours, and is left to whoever changes it", have: map[string]string{all: "1", eth0: "0", vpn0: "2"},
-			set:  map[string]setting{eth0: {eth0, "2", "1"}, vpn0: {vpn0, "2", "0"}},
+			set:  map[string]setting{eth0: {eth0, "2", "1", 10}, vpn0: {vpn0, "2", "0", 100}},
 			want: "setting net/ipv4/conf/vpn0/rp_filter=2 (was 0)\nsetting net/ipv4/conf/eth0/rp_filter=2 (was 1)"},
+		{name: "another eth0 has not been set", have: map[string]string{all: "0", eth0: "1", vpn0: "0"},
+			set:  map[string]setting{eth0: {eth0, "2", "0", 9}},
+			want: "setting net/ipv4/conf/eth0/rp_filter=2 (was 1)"},
 		{name: "no IPv6 on the TAP", have: map[string]string{six + "disable_ipv6": "0", six + "accept_ra": "1"},
 			want: "setting net/ipv6/conf/vpn0/disable_ipv6=1 (was 0)"},
 		{name: "IPv6 by the kernel, with its default route",
