@@ -183,7 +183,7 @@ func (d *Device) end(err error) error { return nameError(d.name, err) }
 func (d *Device) readBatch(fd uintptr) bool {
 	d.arena, d.batch, d.readEnd = d.arena[:0], d.batch[:0], nil
 	for len(d.batch) < batchFrames {
-		n, err := unix.Read(int(fd), d.scratch)
+		n, err := call(unix.SYS_READ, fd, unsafe.Pointer(&d.scratch[0]), readLen)
 		if err == unix.EINTR {
 			continue
 		}
@@ -354,14 +354,22 @@ func (d *Device) send(fd int, s *offload.Super) error {
 	}
 	defer clear(d.iov) // lent
 	for {
-		_, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&d.iov[0])), uintptr(len(d.iov)))
-		if errno == 0 {
-			return nil
-		}
-		if errno != unix.EINTR {
-			return errno
+		_, err := call(unix.SYS_WRITEV, uintptr(fd), unsafe.Pointer(&d.iov[0]), len(d.iov))
+		if err != unix.EINTR {
+			return err
 		}
 	}
+}
+
+// call makes a system call with three arguments. It does not tell the scheduler, which
+// would make ready for a long wait each time: the file never makes anybody wait, and
+// what the kernel does for a super-frame takes it some ten microseconds.
+func call(number, fd uintptr, p unsafe.Pointer, n int) (int, error) {
+	r, _, errno := unix.RawSyscall(number, fd, uintptr(p), uintptr(n))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(r), nil
 }
 
 // addPiece appends to what is being written.

@@ -2,6 +2,7 @@ package tap
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -27,6 +28,12 @@ func bridged(t testing.TB, cfg Config) (d, port *Device) {
 	ip(t, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
 	for _, name := range []string{"vpn0", "port"} {
 		ip(t, "link", "set", name, "master", "br0", "up")
+	}
+	for _, table := range []string{"iptables", "ip6tables"} { // else the host's filter sees what crosses
+		err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-"+table, []byte("0"), 0o644)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
 	}
 	setLink(t, "br0", true)
 	return d, port

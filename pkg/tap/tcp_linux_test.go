@@ -247,14 +247,14 @@ func segment(t testing.TB, c *net.UDPConn, size int) {
 	}
 }
 
-// An operation is 64 KiB of TCP payload from one host to another. The processor time
+// An operation is 1 MiB of TCP payload from one host to another. The processor time
 // is that of both hosts and both devices.
 func BenchmarkTCP(b *testing.B) {
 	for _, flows := range []int{1, 8} {
 		for _, plain := range []bool{false, true} {
 			b.Run(fmt.Sprintf("flows=%d/plain=%v", flows, plain), func(b *testing.B) {
 				here, there := join(b, Config{Plain: plain}, Config{Plain: plain})
-				chunk := make([]byte, 64<<10)
+				chunk := make([]byte, 1<<20)
 				turn, arrived := make(chan struct{}), make(chan int64)
 				for range flows {
 					from, to := connect(b, "tcp4", here, there)
