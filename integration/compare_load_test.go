@@ -27,16 +27,16 @@ const (
 // generators take as little of the machine as they can, and the same for everybody.
 type lanLoad struct {
 	t        testing.TB
+	zeros    zeros
 	received atomic.Int64 // bytes discarded
 	open     atomic.Int64 // connections
 }
 
 func startLANLoad(t testing.TB, ns *netns) *lanLoad {
 	t.Helper()
-	l := &lanLoad{t: t}
-	zeros := newZeros(t)
+	l := &lanLoad{t: t, zeros: newZeros(t)}
 	go l.serve(ns.Listen("0.0.0.0:"+discardPort), func(c *net.TCPConn) { discard(c, &l.received) })
-	go l.serve(ns.Listen("0.0.0.0:"+zerosPort), func(c *net.TCPConn) { zeros.sendTo(c) })
+	go l.serve(ns.Listen("0.0.0.0:"+zerosPort), l.zeros.sendTo)
 	return l
 }
 
@@ -139,11 +139,10 @@ type load struct {
 func (e *entrant) startLoad(d direction, flows int) *load {
 	e.t.Helper()
 	l := &load{lan: e.place.load, before: e.place.load.received.Load()}
-	zeros := newZeros(e.t)
 	for range flows {
 		if d.up {
 			c := l.add(e, discardPort)
-			l.flows.Go(func() { zeros.sendTo(c) })
+			l.flows.Go(func() { l.lan.zeros.sendTo(c) })
 		}
 		if d.down {
 			c := l.add(e, zerosPort)

@@ -21,6 +21,7 @@ const (
 	cpuPerConn        metric = "CPU-ms/connection"
 	failedConnections metric = "errors"
 	openConnections   metric = "open"
+	memoryPerConn     metric = "KB/connection"
 
 	dialers = 32 // that open connections at once
 )
@@ -30,27 +31,28 @@ var manySheets = []sheet{{
 	about: fmt.Sprintf("SOCKS5 connections one after the other by %d workers: connect, a byte to an echo service and back, close.", dialers),
 	peers: peers,
 	columns: []column{
-		{connsPerSecond, "connections/s", map[string]string{oursSOCKS: "≥ 3,000 on the hub"}},
-		{connTimeP99, "p99, ms", nil},
-		{cpuPerConn, "CPU ms each, client", nil},
-		{failedConnections, "errors", map[string]string{oursSOCKS: "0"}},
+		{connsPerSecond, "connections/s", map[string]string{oursSOCKS: "≥ 3,000 on the hub"}, false},
+		{connTimeP99, "p99, ms", nil, false},
+		{cpuPerConn, "CPU ms each, client", nil, false},
+		{failedConnections, "errors", map[string]string{oursSOCKS: "0"}, true},
 	},
 }, {
 	name:  openTable,
 	about: "SOCKS5 connections held open after a byte to an echo service and back; fresh clients. As many as the limit of open files allows.",
 	peers: peers,
 	columns: []column{
-		{openConnections, "open", nil},
-		{residentMemory, "resident MB, client", map[string]string{oursSOCKS: "≤ 300 for 10,000"}},
-		{failedConnections, "errors", map[string]string{oursSOCKS: "0"}},
+		{openConnections, "open", nil, true},
+		{residentMemory, "resident MB, client", map[string]string{oursSOCKS: "≤ 300 for 10,000"}, true},
+		{memoryPerConn, "KB each", nil, false},
+		{failedConnections, "errors", map[string]string{oursSOCKS: "0"}, true},
 	},
 }, {
 	name:  idleTable,
 	about: "Connected, and nothing to do, 3 s after the start.",
 	peers: peers,
 	columns: []column{
-		{residentMemory, "resident MB, client", map[string]string{oursTAP: "≤ 20", oursSOCKS: "≤ 20"}},
-		{coreShare, "% of a core, client", map[string]string{oursTAP: "≤ 0.2", oursSOCKS: "≤ 0.2"}},
+		{residentMemory, "resident MB, client", map[string]string{oursTAP: "≤ 20", oursSOCKS: "≤ 20"}, false},
+		{coreShare, "% of a core, client", map[string]string{oursTAP: "≤ 0.2", oursSOCKS: "≤ 0.2"}, false},
 	},
 }}
 
@@ -161,14 +163,19 @@ func compareOpen(t testing.TB, r *report) {
 	files := allowManyFiles(t)
 	for _, e := range p.enter(officialSOCKS, oursSOCKS) {
 		e.manyPorts()
+		idle := resident(t, e.pids, "VmRSS")
 		var conns []net.Conn
 		for _, n := range []int{1_000, 10_000} {
 			// Microsocks has two files for each, and this process one.
 			more, failed := e.openMany(min(n, (files-200)/2) - len(conns))
 			conns = append(conns, more...)
 			time.Sleep(time.Second)
-			r.Add(t, openTable, fmt.Sprintf("%d open", n), e.name, figures{openConnections: float64(len(conns)),
-				residentMemory: resident(t, e.pids, "VmRSS") / 1e6, failedConnections: float64(failed)})
+			used := resident(t, e.pids, "VmRSS")
+			f := figures{openConnections: float64(len(conns)), residentMemory: used / 1e6, failedConnections: float64(failed)}
+			if len(conns) > 0 {
+				f[memoryPerConn] = (used - idle) / 1e3 / float64(len(conns))
+			}
+			r.Add(t, openTable, fmt.Sprintf("%d wanted", n), e.name, f)
 		}
 		for _, c := range conns {
 			c.Close()

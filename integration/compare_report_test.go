@@ -140,7 +140,11 @@ func (r *report) sheet(b *bytes.Buffer, t sheet) {
 	for _, x := range rows {
 		fmt.Fprintf(b, "| %s | %s |", x.Case, x.Who)
 		for _, c := range t.columns {
-			fmt.Fprintf(b, " %s |", cell(x, r.find(t.name, x.Case, t.peers[x.Who]), c.metric))
+			peer := r.find(t.name, x.Case, t.peers[x.Who])
+			if c.plain {
+				peer = nil
+			}
+			fmt.Fprintf(b, " %s |", cell(x, peer, c.metric))
 		}
 		b.WriteByte('\n')
 	}
@@ -171,6 +175,8 @@ func cell(x, peer *result, m metric) string {
 // readable gives about three digits.
 func readable(v float64) string {
 	switch {
+	case v == 0:
+		return "0"
 	case v >= 10000:
 		return fmt.Sprintf("%.0f k", v/1000)
 	case v >= 100:
