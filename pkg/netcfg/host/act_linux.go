@@ -203,7 +203,7 @@ func (a *actor) setAddress(do verb, i address) error {
 
 func (a *actor) setRoute(do verb, i route) error {
 	r := &netlink.Route{Table: i.Table, Dst: ipNet(i.Dest), Gw: ip(i.Via), LinkIndex: i.Dev, Priority: i.Metric,
-		Src: ip(i.Source), Protocol: protocol, Type: unix.RTN_UNICAST}
+		Src: ip(i.Source), MTU: i.MTU, Protocol: protocol, Type: unix.RTN_UNICAST}
 	if i.Kind == unreachable {
 		r.Type = unix.RTN_UNREACHABLE
 	}

@@ -110,6 +110,7 @@ type route struct {
 	Metric int
 	Source netip.Addr // preferred source
 	Kind   routeKind
+	MTU    int  // of packets by this route; 0: the interface's
 	OnLink bool // Via is on link though no subnet says so
 }
 
@@ -151,6 +152,9 @@ func (r route) String() string {
 		fmt.Fprintf(&b, " src %s", r.Source)
 	}
 	fmt.Fprintf(&b, " metric %d", r.Metric)
+	if r.MTU != 0 {
+		fmt.Fprintf(&b, " mtu %d", r.MTU)
+	}
 	if r.OnLink {
 		b.WriteString(" onlink")
 	}

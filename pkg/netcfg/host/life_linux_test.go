@@ -404,8 +404,10 @@ func TestUnderlayMadeAnew(t *testing.T) {
 			w.reaches(true, "net", outside, own+":2222")
 		}
 		works("at first", "via 192.0.2.1 dev eth0", "192.0.2.10")
-		w.sh("ip addr flush dev eth0; ip addr add 192.0.2.11/24 dev eth0; ip route add default via 192.0.2.1 metric 100 src 192.0.2.11")
+		w.sh("ip addr flush dev eth0; ip addr add 192.0.2.11/24 dev eth0; ip route add default via 192.0.2.1 metric 100 mtu 1300 src 192.0.2.11")
 		works("with another address", "via 192.0.2.1 dev eth0 src 192.0.2.11", "192.0.2.11")
+		w.eventually("the MTU of the default route", "ip route show 203.0.113.5", "mtu 1300")
+		w.eventually("the MTU on the way back", fmt.Sprint("ip route show table ", keepBase+100), "mtu 1300")
 		w.sh(`ip link del eth0; ip link add eth0 index 12 type veth peer name host netns net
 			ip -n net addr add 192.0.2.1/24 dev host; ip -n net link set host up
 			ip addr add 192.0.2.10/24 dev eth0; ip link set eth0 up; ip route add default via 192.0.2.1 metric 100 proto dhcp`)

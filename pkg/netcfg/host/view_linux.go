@@ -90,7 +90,7 @@ func seeRoute(r netlink.Route) seenRoute {
 	}
 	s := seenRoute{
 		route: route{Table: r.Table, Dest: prefix(r.Dst), Via: addr(r.Gw), Dev: r.LinkIndex, Metric: r.Priority,
-			Source: addr(r.Src), OnLink: r.Flags&unix.RTNH_F_ONLINK != 0},
+			Source: addr(r.Src), MTU: r.MTU, OnLink: r.Flags&unix.RTNH_F_ONLINK != 0},
 		Protocol: int(r.Protocol),
 		Dead:     r.Flags&(unix.RTNH_F_DEAD|unix.RTNH_F_LINKDOWN) != 0,
 		Odd:      r.Tos != 0 || r.Encap != nil || r.MPLSDst != nil,

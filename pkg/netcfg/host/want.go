@@ -149,7 +149,7 @@ func (b *builder) servers() {
 		way, reach := b.v.underlay(s)
 		switch {
 		case reach == byRoute:
-			host.Via, host.Dev, host.Source, host.OnLink = way.Via, way.Dev, way.Source, way.OnLink
+			host.Via, host.Dev, host.Source, host.MTU, host.OnLink = way.Via, way.Dev, way.Source, way.MTU, way.OnLink
 			b.add(host)
 		case reach == noWay && s.Is4() && !b.w.Config.IsZero() && b.w.takesDefault():
 			host.Kind = unreachable
