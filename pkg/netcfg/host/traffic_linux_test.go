@@ -83,8 +83,8 @@ func (w *world) answer(ns, address string, talk func(net.Conn)) {
 }
 
 // dial connects from an address in a namespace, or of this host. It fails if nobody answers.
-func (w *world) dial(ns, from, to string) (c net.Conn, err error) {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 1500 * time.Millisecond}
+func (w *world) dial(ns, from, to string, limit time.Duration) (c net.Conn, err error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: limit, KeepAlive: -1}
 	dial := func() (err error) {
 		c, err = d.DialContext(context.Background(), "tcp", to)
 		return err
@@ -102,7 +102,7 @@ func (w *world) dial(ns, from, to string) (c net.Conn, err error) {
 
 // echo says something and hears it again.
 func echo(c net.Conn, what string) error {
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(c, what); err != nil {
 		return err
 	}
@@ -119,7 +119,11 @@ func echo(c net.Conn, what string) error {
 // reaches fails the test unless a connection works, or unless it does not.
 func (w *world) reaches(should bool, ns, from, to string) {
 	w.Helper()
-	c, err := w.dial(ns, from, to)
+	limit := 1500 * time.Millisecond
+	if should {
+		limit = patience
+	}
+	c, err := w.dial(ns, from, to, limit)
 	if err == nil {
 		err = echo(c, "hello")
 	}
@@ -148,6 +152,9 @@ func (w *world) service() {
 // strict turns the reverse-path filter on everywhere.
 func (w *world) strict() { w.sh("for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 >$f; done") }
 
+// patience is for what is to succeed, however slow the machine.
+const patience = 15 * time.Second
+
 const (
 	outside = "198.51.100.7"  // someone on the Internet, in the namespace net
 	inside  = "198.51.100.99" // someone behind the VPN's gateway, in the namespace vpn
@@ -157,7 +164,7 @@ func TestLoggedInStaysConnected(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.strict()
 		w.serve("", ":2222")
-		before, err := w.dial("net", outside, "192.0.2.10:2222")
+		before, err := w.dial("net", outside, "192.0.2.10:2222", patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +179,7 @@ func TestLoggedInStaysConnected(t *testing.T) {
 		}
 		w.reaches(true, "net", outside, "192.0.2.10:2222")
 		w.sh("ip rule del pref 32765; ip rule del pref 32765; nft list ruleset")
-		if c, err := w.dial("net", outside, "192.0.2.10:2222"); err == nil {
+		if c, err := w.dial("net", outside, "192.0.2.10:2222", time.Second); err == nil {
 			t.Errorf("without the rules %v works too, so this test shows nothing", c.LocalAddr())
 		}
 		w.close(h)
@@ -212,13 +219,13 @@ func TestForwardedConnectionsFromBeforeKeepTheirWay(t *testing.T) {
 			}
 		})
 		w.sh("nft add rule ip docker pre tcp dport 8081 dnat to 172.17.0.2:81")
-		c, err := w.dial("net", outside, "192.0.2.10:8081")
+		c, err := w.dial("net", outside, "192.0.2.10:8081", patience)
 		if err != nil {
 			t.Fatal(err)
 		}
 		hears := func(when string) {
 			t.Helper()
-			c.SetDeadline(time.Now().Add(10 * time.Second))
+			c.SetDeadline(time.Now().Add(patience))
 			if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
 				t.Errorf("%s: %v", when, err)
 			}
@@ -293,7 +300,7 @@ func TestAllFlagsTogether(t *testing.T) {
 		w.reaches(true, "net", outside, "192.0.2.10:2222")
 		w.reaches(true, "net", outside, "192.0.2.10:8080")
 		w.reaches(true, "svc", "172.17.0.2", "172.17.0.1:2222")
-		c, err := net.DialTimeout("tcp", inside+":7", 3*time.Second)
+		c, err := net.DialTimeout("tcp", inside+":7", patience)
 		if err != nil {
 			t.Fatalf("out by the VPN: %v", err)
 		}
@@ -318,7 +325,7 @@ func TestIPv6(t *testing.T) {
 		w.protect(h, "203.0.113.5", "2001:db8:5::5")
 		w.apply(h, lease())
 		w.show("blocked")
-		c, err := net.DialTimeout("tcp", "[2001:db8:5::5]:443", 3*time.Second)
+		c, err := net.DialTimeout("tcp", "[2001:db8:5::5]:443", patience)
 		if err != nil {
 			t.Fatalf("the server by IPv6: %v", err)
 		}
@@ -326,7 +333,7 @@ func TestIPv6(t *testing.T) {
 		if err := echo(c, "underlay"); err != nil {
 			t.Errorf("the server by IPv6: %v", err)
 		}
-		if leak, err := net.DialTimeout("tcp", "[2001:db8:6::6]:443", 3*time.Second); !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.ENETUNREACH) {
+		if leak, err := net.DialTimeout("tcp", "[2001:db8:6::6]:443", patience); !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.ENETUNREACH) {
 			t.Errorf("beside the tunnel: %v, %v; want no route", leak, err)
 		}
 		w.reaches(true, "net", "2001:db8:6::6", "[2001:db8:1::10]:2222")
