@@ -178,7 +178,7 @@ func setMTU(ctl int, name string, mtu int) (int, error) {
 	return int(ifr.Uint32()), nil
 }
 
-const otherMode = "the proxy mode needs none of this: -socks5 127.0.0.1:1080"
+const otherMode = "the proxy mode needs none of this: -socks5 127.0.0.1:1080 or -http 127.0.0.1:8080"
 
 // explainOpen says what to do about a tunFile that does not open.
 func explainOpen(err error) error {
@@ -186,6 +186,9 @@ func explainOpen(err error) error {
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		remedy = "load the kernel's driver (modprobe tun), in a container give it the device (--device " + tunFile + ")"
+	case errors.Is(err, unix.ENOTTY): // said by the first request to it
+		remedy = "that is the file of another device: make it anew (mknod " + tunFile + " c 10 200), in a container give it " +
+			"the host's (--device " + tunFile + ")"
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		remedy = "run as root, in a container with --cap-add NET_ADMIN --device " + tunFile
 	default:
@@ -197,6 +200,8 @@ func explainOpen(err error) error {
 // explainCreate says what to do about an interface that cannot be made.
 func explainCreate(err error, ctl int, name string) error {
 	switch {
+	case errors.Is(err, unix.ENOTTY):
+		return explainOpen(err)
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("make the interface: %w; this takes the capability CAP_NET_ADMIN: run as root, "+
 			"in a container with --cap-add NET_ADMIN --device %s; %s", err, tunFile, otherMode)

@@ -151,6 +151,9 @@ func TestUnusableDeviceFileIsExplained(t *testing.T) {
 		{"without a driver behind it", func(t *testing.T) {
 			makeNode(t, unix.Mkdev(10, 254), 0o666) // no driver has this minor number
 		}, unix.ENODEV, "--device /dev/net/tun"},
+		{"of another device", func(t *testing.T) {
+			makeNode(t, unix.Mkdev(1, 3), 0o666) // that is /dev/null
+		}, unix.ENOTTY, "mknod /dev/net/tun c 10 200"},
 		{"without permission", func(t *testing.T) {
 			makeNode(t, unix.Mkdev(10, 200), 0o600)
 			becomeNobody(t)
