@@ -79,7 +79,7 @@ func TestWhatCannotWorkEndsTheProgram(t *testing.T) {
 		{"unknown hub", flags{"hub": "NOHUB"}, exitRefused, []string{"hub"}},
 		{"untrusted certificate", flags{"insecure": absent}, exitUntrusted, []string{"-pin", "sha256:" + w.srv.Pin()}},
 		{"wrong pin", flags{"insecure": absent, "pin": wrongPin}, exitUntrusted, []string{"pin"}},
-		{"no proxy and no privilege", flags{"socks5": absent, "http": absent}, exitUsage, []string{"-socks5"}},
+		{"no proxy and no privilege", flags{"socks5": absent, "http": absent}, exitLocal, []string{"run as root", "-socks5"}},
 		{"no host", flags{"host": absent}, exitUsage, []string{"host"}},
 		{"open proxy by accident", flags{"socks5": "0.0.0.0:1080"}, exitUsage, []string{"-proxy-open"}},
 		{"address in use", flags{"http": taken.Addr().String()}, exitLocal, []string{taken.Addr().String(), "in use"}},
