@@ -62,7 +62,7 @@ func (m *Manager) Set(ctx context.Context, n Names) error {
 	case Resolved:
 		err = newResolved(m.cfg.Root).set(ctx, m.cfg.Index, n)
 	case Resolvconf:
-		err = m.cfg.resolvconf(ctx, n.render(m.cfg.Interface, noneBefore, ""), "-a", m.cfg.record(), "-m", "0", "-x")
+		err = m.cfg.addRecord(ctx, n.render(m.cfg.Interface, noneBefore, ""))
 	case Replace:
 		err = m.cfg.place().replace(m.cfg.Interface, n)
 	case Rewrite:
@@ -154,6 +154,18 @@ func (c Config) hasRecord() bool {
 		}
 	}
 	return false
+}
+
+// addRecord gives resolvconf our record. If it fails after having taken that, in one of
+// the scripts that it runs, the record is taken back.
+func (c Config) addRecord(ctx context.Context, text string) error {
+	err := c.resolvconf(ctx, text, "-a", c.record(), "-m", "0", "-x")
+	if err != nil && c.hasRecord() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience) // also when ctx has ended
+		defer cancel()
+		c.resolvconf(ctx, "", "-d", c.record()) // may fail in the same script
+	}
+	return err
 }
 
 // program finds resolvconf, and tells whether it is systemd's resolvectl.

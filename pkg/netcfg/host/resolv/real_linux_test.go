@@ -218,6 +218,14 @@ func TestRealResolvconfOfDebian(t *testing.T) {
 	onMachine(t, "resolvconf", func(e etc) {
 		e.useResolvconf("ln -s ../run/resolvconf/resolv.conf /etc/resolv.conf; resolvconf --enable-updates")
 		e.takesTurns(Resolvconf, e.files)
+		e.sh(`printf '#!/bin/sh\nexit 1\n' >/etc/resolvconf/update.d/zz-broken; chmod 755 /etc/resolvconf/update.d/zz-broken`)
+		before := e.files()
+		if err := e.manager("vpn0").Set(t.Context(), names("10.77.0.1")); err == nil || !strings.Contains(err.Error(), "zz-broken") {
+			t.Errorf("with a broken script: got %v", err)
+		}
+		if d := cmp.Diff(before, e.files()); d != "" {
+			t.Errorf("after a broken script not as before (-before +after):\n%s", d)
+		}
 	})
 }
 

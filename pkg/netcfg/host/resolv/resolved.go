@@ -65,7 +65,7 @@ const (
 )
 
 // set gives a link its servers. All names are asked there: the domain "~." has
-// every name in it.
+// every name in it. If it fails, the link has none.
 func (r resolved) set(ctx context.Context, index int, n Names) error {
 	var servers []linkDNS
 	for _, s := range n.Servers {
@@ -80,31 +80,40 @@ func (r resolved) set(ctx context.Context, index int, n Names) error {
 		domains = append(domains, linkDomain{d, false})
 	}
 	domains = append(domains, linkDomain{".", true})
-	return r.with(ctx, func(c *dbus.Conn) error {
+	changed := false
+	err := r.with(ctx, func(c *dbus.Conn) error {
 		call := caller(ctx, c)
 		if err := call("SetLinkDNS", int32(index), servers); err != nil {
 			return err
 		}
+		changed = true
 		if err := call("SetLinkDomains", int32(index), domains); err != nil {
-			return errors.Join(err, revert(ctx, c, index))
+			return err
 		}
 		err := call("SetLinkDefaultRoute", int32(index), true)
 		var unknown dbus.Error
 		if errors.As(err, &unknown) && unknown.Name == "org.freedesktop.DBus.Error.UnknownMethod" {
 			err = nil // before systemd 240 the domain alone decides
 		}
-		return errors.Join(err, call("FlushCaches"))
+		if err != nil {
+			return err
+		}
+		return call("FlushCaches")
 	})
+	if err != nil && changed {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience) // also when ctx has ended
+		defer cancel()
+		return errors.Join(err, r.revert(ctx, index))
+	}
+	return err
 }
 
 // revert takes a link's servers away.
 func (r resolved) revert(ctx context.Context, index int) error {
-	return r.with(ctx, func(c *dbus.Conn) error { return revert(ctx, c, index) })
-}
-
-func revert(ctx context.Context, c *dbus.Conn, index int) error {
-	call := caller(ctx, c)
-	return errors.Join(call("RevertLink", int32(index)), call("FlushCaches"))
+	return r.with(ctx, func(c *dbus.Conn) error {
+		call := caller(ctx, c)
+		return errors.Join(call("RevertLink", int32(index)), call("FlushCaches"))
+	})
 }
 
 func caller(ctx context.Context, c *dbus.Conn) func(method string, args ...any) error {

@@ -298,6 +298,27 @@ func TestResolvedRefuses(t *testing.T) {
 	}
 }
 
+type stubbornResolved struct{ fakeResolved }
+
+func (*stubbornResolved) SetLinkDefaultRoute(int32, bool) *dbus.Error {
+	return dbus.MakeFailedError(fmt.Errorf("link is managed"))
+}
+
+func TestResolvedRefusesInTheEnd(t *testing.T) {
+	e := newEtc(t)
+	f := &stubbornResolved{}
+	e.startBus(f)
+	e.write("nameserver 127.0.0.53\n")
+	m := e.manager("vpn0")
+	err := m.Set(t.Context(), names("10.77.0.1"))
+	if err == nil || !strings.Contains(err.Error(), "SetLinkDefaultRoute of systemd-resolved: link is managed") || m.Held() {
+		t.Errorf("got %v, held %t", err, m.Held())
+	}
+	if d := cmp.Diff([]string{"DNS 7 [{2 [10 77 0 1]}]", "Domains 7 [{. true}]", "Revert 7", "Flush"}, f.said()); d != "" {
+		t.Errorf("calls (-want +got):\n%s", d)
+	}
+}
+
 func TestResolvconf(t *testing.T) {
 	e := newEtc(t)
 	e.must(os.MkdirAll(filepath.Join(e.root, "sbin"), 0o755))
