@@ -55,7 +55,8 @@ lint: ## formatting, vet, staticcheck
 	$(GO) tool staticcheck ./...
 
 .PHONY: cross
-cross: ## the binary for every system that the proxy mode supports
+cross: export GOARM = 7
+cross: ## the static binary for every system; TAP mode is for the Linux ones
 	@for target in linux/amd64 linux/arm64 linux/arm linux/riscv64 darwin/arm64 windows/amd64 freebsd/amd64; do \
 		echo "build $$target"; \
 		GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/softether-go || exit 1; \

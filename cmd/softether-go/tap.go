@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 
@@ -63,5 +65,9 @@ func cleanUp(ctx context.Context, args []string, t terminal) error {
 	if len(args) > 0 {
 		return usageError{errors.New("cleanup takes no arguments: it finds by itself what was left")}
 	}
-	return host.CleanUp(ctx, host.Config{Log: newLogger(config.Log{}, t)})
+	err := host.CleanUp(ctx, host.Config{Log: newLogger(config.Log{}, t)})
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; run as root", err)
+	}
+	return err
 }
