@@ -92,6 +92,16 @@ func (p *process) Signal(sig os.Signal) {
 	}
 }
 
+// Terminate ends the program as service managers do, and fails the test unless it
+// ends promptly and well.
+func (p *process) Terminate() {
+	p.t.Helper()
+	p.Signal(syscall.SIGTERM)
+	if got := p.ExitCode(promptly); got != exitStopped {
+		p.t.Errorf("exit code: got %d, want %d", got, exitStopped)
+	}
+}
+
 // Kill ends the program and its children without a chance to tidy up.
 func (p *process) Kill() {
 	err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)

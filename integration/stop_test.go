@@ -14,7 +14,7 @@ import (
 
 // promptly is how long a program may take to end. It bounds a hang; most ends
 // are far quicker.
-const promptly = 5 * time.Second
+const promptly = 10 * time.Second
 
 // Proves that a signal ends the program at once and well, whatever it waits for.
 func TestSignalEndsEveryWait(t *testing.T) {

@@ -266,10 +266,7 @@ func TestTAPNonsenseFromDHCP(t *testing.T) {
 	change(func(r *dhcpv4.DHCPv4) [][]byte { return append(nonsense(r), good(r)) })
 	c.WaitLog(`lease acquired" address=10\.200\.0\.60/24`, upTime)
 	c.WaitUp()
-	c.Signal(syscall.SIGTERM)
-	if got := c.ExitCode(promptly); got != exitStopped {
-		t.Errorf("exit code: got %d, want %d", got, exitStopped)
-	}
+	c.Terminate()
 	w.sameHost(t, before)
 }
 

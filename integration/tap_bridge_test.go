@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -167,10 +166,7 @@ func TestTAPBridgeJoinsSites(t *testing.T) {
 			t.Errorf("the DHCP server heard of %s, and only %s has asked on purpose: %s", m[1], b.macs[0], m[0])
 		}
 	}
-	c.Signal(syscall.SIGTERM)
-	if got := c.ExitCode(promptly); got != exitStopped {
-		t.Errorf("exit code: got %d, want %d", got, exitStopped)
-	}
+	c.Terminate()
 	if now := b.links(); now != links {
 		t.Errorf("the interfaces are not as before:\ngot  %s\nwant %s", now, links)
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -99,10 +98,7 @@ func (f *forwardWorld) Start(t *testing.T, more flags) *tapClient {
 	before := f.hostState()
 	c := f.in(t).StartTAP(forwardFlags.with(more))
 	t.Cleanup(func() {
-		c.Signal(syscall.SIGTERM)
-		if got := c.ExitCode(promptly); got != exitStopped {
-			t.Errorf("exit code: got %d, want %d", got, exitStopped)
-		}
+		c.Terminate()
 		f.sameHost(t, before)
 	})
 	c.WaitUp()

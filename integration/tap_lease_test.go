@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -53,8 +52,7 @@ func TestTAPRenewalLeavesNoGap(t *testing.T) {
 	if got := monitor.Log(); got != "" {
 		t.Errorf("the host has changed:\n%s", got)
 	}
-	c.Signal(syscall.SIGTERM)
-	c.ExitCode(promptly)
+	c.Terminate()
 	monitor.WaitLog("Deleted .*"+tapName, promptly) // it did listen
 }
 

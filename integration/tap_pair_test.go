@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -67,10 +66,7 @@ func TestTwoTunnelsSideBySide(t *testing.T) {
 		f.Check(t, portOfClient, true)
 		f.Check(t, portOfInner, true)
 		undisturbed(t)
-		c.Signal(syscall.SIGTERM)
-		if got := c.ExitCode(promptly); got != exitStopped {
-			t.Errorf("exit code: got %d, want %d", got, exitStopped)
-		}
+		c.Terminate()
 		f.sameHost(t, alone)
 		undisturbed(t)
 	})
@@ -102,10 +98,7 @@ func TestTwoTunnelsSideBySide(t *testing.T) {
 			undisturbed(t)
 		})
 	}
-	stays.Signal(syscall.SIGTERM)
-	if got := stays.ExitCode(promptly); got != exitStopped {
-		t.Errorf("exit code: got %d, want %d", got, exitStopped)
-	}
+	stays.Terminate()
 	f.sameHost(t, before)
 }
 
@@ -131,10 +124,7 @@ func TestTheHostIsSharedWithOthers(t *testing.T) {
 	}
 	stop := func(t *testing.T, c *tapClient) {
 		t.Helper()
-		c.Signal(syscall.SIGTERM)
-		if got := c.ExitCode(promptly); got != exitStopped {
-			t.Errorf("exit code: got %d, want %d", got, exitStopped)
-		}
+		c.Terminate()
 	}
 	before := w.hostState()
 

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -93,10 +92,7 @@ func (c *tapClient) Down(before string) {
 	if !c.Running() {
 		return
 	}
-	c.Signal(syscall.SIGTERM)
-	if got := c.ExitCode(promptly); got != exitStopped {
-		c.t.Errorf("exit code: got %d, want %d", got, exitStopped)
-	}
+	c.Terminate()
 	c.w.sameHost(c.t, before)
 }
 

@@ -10,7 +10,6 @@ import (
 	"net"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -120,8 +119,7 @@ func TestTAPKeepsLogins(t *testing.T) {
 	c.Reconnect()
 	goOn("in the second session")
 
-	c.Signal(syscall.SIGTERM)
-	c.ExitCode(promptly)
+	c.Terminate()
 	goOn("when the program has stopped")
 	w.wantPage(t, internetHost, besidePage)
 	w.sameHost(t, before)
@@ -174,10 +172,7 @@ func TestTAPFollowsTheUnderlay(t *testing.T) {
 	w.cli.IP("link", "set", "eth0", "down")
 	check("without the first link", second)
 
-	c.Signal(syscall.SIGTERM)
-	if got := c.ExitCode(promptly); got != exitStopped {
-		t.Errorf("exit code: got %d, want %d", got, exitStopped)
-	}
+	c.Terminate()
 	w.wantRoute(t, farServer, second)
 	// Ours are the routes of this protocol, and the rules for a table with our number.
 	if state := w.hostState(); strings.Contains(state, "proto 94") || strings.Contains(state, "lookup 1577") {

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // fullFlags are the line that people have long asked for.
@@ -60,16 +59,14 @@ func TestTAPLeavesNothingBehind(t *testing.T) {
 	t.Run("killed, then started again", func(t *testing.T) {
 		kill(t)
 		c := up(t)
-		c.Signal(syscall.SIGTERM)
-		c.ExitCode(promptly)
+		c.Terminate()
 		w.sameHost(t, before)
 	})
 	t.Run("killed, then started with less", func(t *testing.T) {
 		kill(t)
 		c := w.in(t).StartTAP(tapFlags)
 		c.WaitUp()
-		c.Signal(syscall.SIGTERM)
-		c.ExitCode(10 * time.Second)
+		c.Terminate()
 		w.sameHost(t, before)
 	})
 }
