@@ -34,7 +34,7 @@ type Config struct {
 	IdleTimeout      time.Duration // of an HTTP connection between requests; zero means 2 min
 	HalfCloseTimeout time.Duration // silence allowed in a relay's last direction; zero means 5 min
 
-	MaxConns int          // clients at a time; zero means 4096
+	MaxConns int          // clients at a time; zero means 16384, or fewer where open files are limited
 	Log      *slog.Logger // nil discards
 }
 
@@ -46,9 +46,29 @@ func (c Config) withDefaults() Config {
 	c.DialTimeout = cmp.Or(c.DialTimeout, 30*time.Second)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
 	c.HalfCloseTimeout = cmp.Or(c.HalfCloseTimeout, 5*time.Minute)
-	c.MaxConns = cmp.Or(c.MaxConns, 4096)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	if c.MaxConns == 0 {
+		c.MaxConns = defaultMaxConns(openFiles())
+		if c.MaxConns < mostConns {
+			c.Log.Info("the limit of open files allows fewer proxy clients than usual: raise it (ulimit -n, LimitNOFILE=) for more",
+				"clients", c.MaxConns, "usual", mostConns)
+		}
+	}
 	return c
+}
+
+const (
+	mostConns  = 16384 // about 400 MB when all are in use
+	spareFiles = 64    // for the tunnel, listeners, logs
+)
+
+// defaultMaxConns returns how many clients may connect where files is the limit of
+// open files, if known. A client has one file; its connection in the tunnel none.
+func defaultMaxConns(files uint64, known bool) int {
+	if !known || files >= mostConns+spareFiles {
+		return mostConns
+	}
+	return int(max(files, spareFiles+1) - spareFiles)
 }
