@@ -73,7 +73,8 @@
 //
 // Serve owns all goroutines and connections it starts and returns when they have
 // ended, except that those of net/http's Transport end just after the connection
-// they read. A relay is two goroutines; an idle one holds no large buffer.
+// they read. A relay is two goroutines of its own, whose stacks no handshake or
+// dial has grown; an idle one holds no large buffer.
 //
 // # Errors
 //

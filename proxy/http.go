@@ -121,7 +121,7 @@ func (h *HTTP) serveRequest(rw http.ResponseWriter, req *http.Request) {
 		return
 	}
 	if req.Method == http.MethodConnect {
-		h.serveConnect(c.run.ctx, w, req)
+		h.serveConnect(c, w, req)
 		return
 	}
 	h.serveForward(w, req)
@@ -168,7 +168,7 @@ func (a addrString) String() string  { return string(a) }
 // ours, and keeps net/http from adding what the target did not say.
 type response struct {
 	http.ResponseWriter
-	hijacked bool
+	hijacked bool // and to be removed when the handler returns
 }
 
 // Unwrap lets http.ResponseController flush.

@@ -3,7 +3,6 @@ package proxy
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +18,7 @@ const connectOK = "HTTP/1.1 200 Connection established\r\n\r\n"
 // net/http before the dial: that would count a client which has sent its all and
 // closed its half as gone, and after a failure take what was meant for the target
 // for requests.
-func (h *HTTP) serveConnect(ctx context.Context, w *response, req *http.Request) {
+func (h *HTTP) serveConnect(c *httpClient, w *response, req *http.Request) {
 	address, err := connectTarget(req)
 	if err != nil {
 		h.fail(w, req, BadTarget, err)
@@ -33,11 +32,12 @@ func (h *HTTP) serveConnect(ctx context.Context, w *response, req *http.Request)
 	_ = client.SetDeadline(time.Time{})
 	// net/http's own reader would end the request's context at every error.
 	rest := io.MultiReader(bytes.NewReader(buffered(rw.Reader)), client)
-	h.serveTunnel(ctx, &tunnel{
+	w.hijacked = false // removed by serveTunnel
+	h.serveTunnel(c.run.ctx, &tunnel{
 		client: client, buf: bufio.NewReaderSize(rest, readAhead), address: address,
 		granted: func(net.Addr) []byte { return []byte(connectOK) },
 		denied:  connectDenied,
-	})
+	}, func() { c.run.remove(c.conn) })
 }
 
 // connectDenied is fail for a connection that is no longer net/http's.

@@ -28,10 +28,7 @@ func (s *SOCKS5) Serve(ctx context.Context, ln net.Listener) error {
 		if err != nil {
 			return r.finish()
 		}
-		go func() { // awaited in finish
-			defer r.remove(c)
-			s.serveClient(r.ctx, c)
-		}()
+		go s.serveClient(r.ctx, c, func() { r.remove(c) }) // awaited in finish
 	}
 }
 
@@ -39,14 +36,16 @@ func (s *SOCKS5) Serve(ctx context.Context, ln net.Listener) error {
 // (257 + 513 + 262 bytes) and what may come ahead of the answer.
 const readAhead = 4 << 10
 
-// serveClient sees one client through. The caller closes the connection.
-func (s *SOCKS5) serveClient(ctx context.Context, client net.Conn) {
+// serveClient sees one client through and calls done at the end, which closes the
+// connection. It may return before.
+func (s *SOCKS5) serveClient(ctx context.Context, client net.Conn, done func()) {
 	_ = client.SetDeadline(time.Now().Add(s.HandshakeTimeout))
 	h := &handshake{server: s.server, client: client, in: lastError{Reader: client}}
 	h.buf = bufio.NewReaderSize(&h.in, readAhead)
 	address, ref := h.run()
 	if ref != nil {
 		s.refuse(client, ref)
+		done()
 		return
 	}
 	_ = client.SetDeadline(time.Time{})
@@ -54,7 +53,7 @@ func (s *SOCKS5) serveClient(ctx context.Context, client net.Conn) {
 		client: client, buf: h.buf, address: address,
 		granted: func(bound net.Addr) []byte { return reply(statute.RepSuccess, bound) },
 		denied:  func(why Reason, _ error) []byte { return reply(reasons[why].reply, nil) },
-	})
+	}, done)
 }
 
 // reply returns a SOCKS5 reply; bound is the tunnel's end of the connection, if

@@ -19,29 +19,41 @@ type tunnel struct {
 	denied  func(why Reason, err error) []byte // the answer to failure
 }
 
-// serveTunnel dials, answers, and relays until the end. The caller closes the client's
-// connection.
-func (s *server) serveTunnel(ctx context.Context, t *tunnel) {
+// serveTunnel dials, answers, and relays until the end, when it calls done. It may
+// return before: the relay has goroutines of its own, because a dial in the stack
+// and a handshake leave 16 KiB of stack behind, and most relays are idle.
+func (s *server) serveTunnel(ctx context.Context, t *tunnel, done func()) {
+	rel := s.openTunnel(ctx, t)
+	if rel == nil {
+		done()
+		return
+	}
+	address := t.address // t's buffer must not live as long as the relay
+	go func() {          // awaited by done
+		defer done()
+		if err := rel.run(ctx); err != nil {
+			s.Log.Debug("relay ended early", "client", rel.client.RemoteAddr(), "target", address, "cause", err)
+		}
+	}()
+}
+
+// openTunnel dials and answers. It returns nil if the client was turned away.
+func (s *server) openTunnel(ctx context.Context, t *tunnel) *relay {
 	conn, early, ref := s.dialTunnel(ctx, t)
 	if ref != nil {
 		s.refuse(t.client, ref)
-		return
+		return nil
 	}
 	client := t.client
 	_ = client.SetWriteDeadline(time.Now().Add(s.HandshakeTimeout))
 	if _, err := client.Write(t.granted(conn.LocalAddr())); err != nil {
 		reset(conn)
 		s.refused(client.RemoteAddr(), Canceled, err)
-		return
+		return nil
 	}
 	_ = client.SetWriteDeadline(time.Time{})
 	s.counters.requests.Add(1)
-	address := t.address
-	*t = tunnel{} // its buffer must not live as long as the relay
-	rel := &relay{client: client, target: conn, early: early, srv: s}
-	if err := rel.run(ctx); err != nil {
-		s.Log.Debug("relay ended early", "client", client.RemoteAddr(), "target", address, "cause", err)
-	}
+	return &relay{client: client, target: conn, early: early, srv: s}
 }
 
 // dialTunnel connects for a client that may hang up meanwhile. It returns the
