@@ -49,6 +49,62 @@ func benchmarkTCP(b *testing.B, flows int) {
 	b.ReportMetric(float64(st.OutboundFrames)/float64(st.OutboundBatches), "frames/batch")
 }
 
+// BenchmarkConnections opens connections, has a byte echoed, and closes them, by
+// several dialers at once. The work of both ends counts.
+func BenchmarkConnections(b *testing.B) {
+	for _, dialers := range []int{1, 32} {
+		b.Run(fmt.Sprintf("dialers=%d", dialers), func(b *testing.B) {
+			src, dst := pair(b)
+			l := listen(b, dst, "0.0.0.0:7")
+			var servers, clients sync.WaitGroup
+			servers.Go(func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					servers.Go(func() {
+						defer c.Close()
+						_, _ = io.Copy(c, struct{ io.Reader }{c})
+					})
+				}
+			})
+			work := make(chan struct{})
+			for range dialers {
+				clients.Go(func() {
+					for range work {
+						if err := echoByte(b.Context(), src, "10.0.0.2:7"); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				work <- struct{}{}
+			}
+			close(work)
+			clients.Wait()
+			_ = l.Close()
+			servers.Wait()
+		})
+	}
+}
+
+// echoByte opens a connection to an echo service for one byte.
+func echoByte(ctx context.Context, s *Stack, to string) error {
+	c, err := s.DialContext(ctx, "tcp", to)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte{7}); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(c, make([]byte, 1))
+	return err
+}
+
 // slow is a tunnel of 200 Mbit/s. It notes how many packets wait behind a batch.
 type slow struct {
 	*Stack
