@@ -5,7 +5,9 @@ package tap
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
+	"os"
 
 	"softether-go/pkg/frame"
 )
@@ -17,6 +19,18 @@ type Device struct{}
 
 // Open fails.
 func Open(Config) (*Device, error) { return nil, errUnsupported }
+
+// A Handover is of no use here.
+type Handover struct{}
+
+// Handover fails.
+func (*Device) Handover() (*os.File, Handover, error) { return nil, Handover{}, errUnsupported }
+
+// Adopt fails.
+func Adopt(f *os.File, _ Handover, _ *slog.Logger) (*Device, error) {
+	f.Close()
+	return nil, errUnsupported
+}
 
 // Run fails.
 func (*Device) Run(context.Context, frame.Writer) error { return errUnsupported }
