@@ -8,6 +8,11 @@
 // other, each with a head start over the next, and the first connection wins (RFC
 // 8305, without its cache of outcomes).
 //
+// A Dialer may be told to leave by one address or interface of the machine, to mark
+// its packets, and to go through a proxy. Then it is the proxy's addresses that it
+// resolves, has protected and races; the server's name goes to the proxy, unless the
+// proxy's scheme says to look it up here.
+//
 // A connection holds back little that the network has not taken yet, so that what
 // waits does so before the tunnel's encryption, where there is still a choice.
 //
@@ -39,10 +44,14 @@ const (
 // A Dialer opens TCP connections to one server. The zero value is ready. It may be
 // used from several goroutines.
 type Dialer struct {
-	// Protect is told all addresses of the server before each attempt and keeps the
-	// way to them outside the tunnel; an error ends the attempt. It may be nil.
+	// Protect is told all addresses of the server, or of
+	// the proxy before it, ahead of each attempt and keeps the way to them outside the
+	// tunnel; an error ends the attempt. It may be nil.
 	Protect func(context.Context, []netip.Addr) error
-	Log     *slog.Logger // nil discards
+	// Via chooses the proxy to go through; nil, or if it returns nil, none.
+	Via  func(host string, port uint16) *Proxy
+	Bind Bind
+	Log  *slog.Logger // nil discards
 
 	lookup  func(ctx context.Context, network, host string) ([]netip.Addr, error) // nil means the system's resolver
 	connect func(ctx context.Context, network, address string) (net.Conn, error)  // nil means a net.Dialer
@@ -52,7 +61,7 @@ type Dialer struct {
 }
 
 // DialContext connects to host:port. It blocks until one address has answered, all
-// have failed, or ctx has ended.
+// have failed, or ctx has ended. What goes wrong at a proxy is a *ProxyError.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
@@ -62,8 +71,21 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if err != nil {
 		return nil, fmt.Errorf("port %q: %w", service, err)
 	}
+	if d.Via != nil {
+		if p := d.Via(host, uint16(port)); p != nil {
+			return d.through(ctx, p, network, host, uint16(port))
+		}
+	}
+	return d.reach(ctx, network, host, uint16(port))
+}
+
+// reach connects to host:port with nothing between.
+func (d *Dialer) reach(ctx context.Context, network, host string, port uint16) (net.Conn, error) {
 	addrs, err := d.resolve(ctx, host)
 	if err != nil {
+		return nil, err
+	}
+	if addrs, err = d.Bind.reachable(host, addrs); err != nil {
 		return nil, err
 	}
 	if d.Protect != nil {
@@ -71,7 +93,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 			return nil, err
 		}
 	}
-	conn, err := d.race(ctx, network, addrs, uint16(port))
+	conn, err := d.race(ctx, network, addrs, port)
 	if err == nil {
 		d.remember(host, addrs)
 	}
@@ -186,7 +208,8 @@ func (d *Dialer) dialOne(ctx context.Context, network, address string) (net.Conn
 	if d.connect != nil {
 		return d.connect(ctx, network, address)
 	}
-	return (&net.Dialer{Control: tune}).DialContext(ctx, network, address)
+	conn, err := (&net.Dialer{Control: d.controlTCP, LocalAddr: d.Bind.local(network)}).DialContext(ctx, network, address)
+	return conn, d.Bind.explain(err)
 }
 
 func (d *Dialer) logger() *slog.Logger {

@@ -1,0 +1,82 @@
+package underlay
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+)
+
+// Bind says which of this machine's ways connections take. The zero value leaves it
+// to the routes. The names of servers and proxies are asked for as ever: the system's
+// resolver takes its own ways.
+type Bind struct {
+	Address   netip.Addr // to connect from
+	Interface string     // to connect by, whatever the routes of others say; Linux
+	Mark      uint32     // fwmark on every packet, for rules of routing and firewalls; Linux
+}
+
+// Check reports what this process may not do, so that a program need not try for
+// ever. An interface or address that is not there yet is no error: it may come.
+func (b Bind) Check() error {
+	if err := b.check(); errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
+}
+
+// control sets a socket up before it connects.
+func (d *Dialer) control(network, address string, c syscall.RawConn) error {
+	var err error
+	if e := c.Control(func(fd uintptr) { err = d.Bind.apply(int(fd)) }); e != nil {
+		return e
+	}
+	return err
+}
+
+// controlTCP is control for a connection that is to carry the tunnel.
+func (d *Dialer) controlTCP(network, address string, c syscall.RawConn) error {
+	if err := d.control(network, address, c); err != nil {
+		return err
+	}
+	return tune(network, address, c)
+}
+
+// reachable leaves the addresses that can be connected to from the one we are bound to.
+func (b Bind) reachable(host string, addrs []netip.Addr) ([]netip.Addr, error) {
+	if !b.Address.IsValid() {
+		return addrs, nil
+	}
+	same := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a.Is4() != b.Address.Is4() })
+	if len(same) == 0 {
+		family := "IPv6"
+		if b.Address.Is4() {
+			family = "IPv4"
+		}
+		return nil, fmt.Errorf("%s has no %s address, which it takes to connect from %v", host, family, b.Address)
+	}
+	return same, nil
+}
+
+// explain says what an error of connecting means for what we are bound to.
+func (b Bind) explain(err error) error {
+	if b.Address.IsValid() && errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return fmt.Errorf("no interface of this machine has the address %v to connect from (%w)", b.Address, err)
+	}
+	return err
+}
+
+// local is the address for a net.Dialer; nil means any.
+func (b Bind) local(network string) net.Addr {
+	if !b.Address.IsValid() {
+		return nil
+	}
+	from := netip.AddrPortFrom(b.Address, 0)
+	if network == "udp" {
+		return net.UDPAddrFromAddrPort(from)
+	}
+	return net.TCPAddrFromAddrPort(from)
+}
