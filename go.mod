@@ -11,11 +11,13 @@ require (
 	github.com/peterbourgon/ff/v3 v3.4.0
 	github.com/things-go/go-socks5 v0.1.3
 	github.com/vishvananda/netlink v1.3.1
+	golang.org/x/crypto v0.58.0
 	golang.org/x/net v0.62.0
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
 	golang.org/x/term v0.47.0
 	gvisor.dev/gvisor v0.0.0-20260905035102-160fafc42237
+	software.sslmate.com/src/go-pkcs12 v0.7.4
 )
 
 require (

@@ -58,6 +58,7 @@ var outside = map[string][]string{
 	"netstack":               {"gvisor.dev/gvisor", "golang.org/x/sys", "golang.org/x/sync"},
 	"netstack/resolver":      {"golang.org/x/net"},
 	"pkg/session":            {"golang.org/x/sync"},
+	"pkg/wire":               {"golang.org/x/crypto"},
 	"pkg/dhcp":               {"github.com/insomniacslk/dhcp"},
 	"pkg/frame":              {"golang.org/x/sync"},
 	"pkg/frame/frametest":    {},

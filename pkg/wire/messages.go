@@ -52,12 +52,14 @@ const (
 	Anonymous     AuthType = 0
 	HashedPass    AuthType = 1 // an answer to the challenge; local users only
 	PlainPassword AuthType = 2 // the password itself, inside TLS; for RADIUS and the like
+	Certificate   AuthType = 3 // a certificate and a signature of the challenge
 )
 
 // Methods of the first pack a client posts.
 const (
 	MethodLogin      = "login"
 	MethodAdditional = "additional_connect"
+	MethodPassword   = "password"
 )
 
 // Login asks for a session. (Cedar/Protocol.c, ClientUploadAuth)
@@ -66,6 +68,8 @@ type Login struct {
 	Auth          AuthType
 	Secure        []byte // HashedPass: AnswerChallenge's result
 	Plain         string // PlainPassword
+	Cert          []byte // Certificate: the user's, DER
+	Sign          []byte // Certificate: its key's signature of the challenge, RSASSA-PKCS1-v1_5 with SHA-1
 	MaxConnection int
 	// Bridge asks for the bridge and routing mode, in which the hub takes frames
 	// from any number of stations. Without it the hub passes frames from 3 MAC and 4
@@ -103,6 +107,9 @@ func (l Login) Pack() *pack.Pack {
 		p.SetData("secure_password", l.Secure)
 	case PlainPassword:
 		p.SetStr("plain_password", l.Plain)
+	case Certificate:
+		p.SetData("cert", l.Cert)
+		p.SetData("sign", l.Sign)
 	}
 	p.SetStr("client_str", l.Client.Product)
 	p.SetInt("client_ver", uint32(l.Client.Version))
@@ -150,6 +157,8 @@ func ParseLogin(p *pack.Pack) (Login, error) {
 		Auth:          AuthType(p.Int("authtype")),
 		Secure:        p.Data("secure_password"),
 		Plain:         p.Str("plain_password"),
+		Cert:          p.Data("cert"),
+		Sign:          p.Data("sign"),
 		MaxConnection: int(min(32, max(1, p.Int("max_connection")))),
 		Bridge:        p.Bool("require_bridge_routing_mode"),
 		Client:        ClientInfo{Product: p.Str("hello"), Build: int(p.Int("client_build"))},

@@ -3,6 +3,11 @@ package wire
 import (
 	"encoding/binary"
 	"math/bits"
+	"unicode/utf16"
+
+	"golang.org/x/crypto/md4" //lint:ignore SA1019 the protocol is the only reason to have it
+
+	"softether-go/pkg/pack"
 )
 
 // HashLen is the length of every hash, challenge and key of the negotiation.
@@ -19,6 +24,39 @@ func PasswordHash(user, password string) [HashLen]byte {
 // and the server's random. (Cedar/Sam.c, SecurePassword)
 func AnswerChallenge(hash [HashLen]byte, random []byte) [HashLen]byte {
 	return sha0(append(hash[:len(hash):len(hash)], random...))
+}
+
+// A PasswordChange asks to store another password for a user. It comes in the place
+// of a Login. (Cedar/Protocol.c, ChangePassword)
+type PasswordChange struct {
+	Hub, User string
+	Old       [HashLen]byte // AnswerChallenge's result for the old password
+	New       [HashLen]byte // PasswordHash of the new one
+	NewNT     [16]byte      // NTHash of the new one
+}
+
+// NTHash is what the server's L2TP and SSTP sides know a password by; without it in a
+// change, the user could no longer log in to those. (Mayaqua/Encrypt.c,
+// GenerateNtPasswordHash; MS-NLMP §3.3.1)
+func NTHash(password string) (sum [16]byte) {
+	h := md4.New()
+	for _, unit := range utf16.Encode([]rune(password)) {
+		h.Write([]byte{byte(unit), byte(unit >> 8)})
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+// Pack returns c as it is sent.
+func (c PasswordChange) Pack() *pack.Pack {
+	p := &pack.Pack{}
+	p.SetStr("method", MethodPassword)
+	p.SetStr("hubname", c.Hub)
+	p.SetStr("username", c.User)
+	p.SetData("secure_old_password", c.Old[:])
+	p.SetData("new_password", c.New[:])
+	p.SetData("new_password_ntlm", c.NewNT[:])
+	return p
 }
 
 // upper maps a to z only, as the protocol does.
