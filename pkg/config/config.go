@@ -29,7 +29,8 @@
 // # Modes
 //
 // A proxy that is asked for means the netstack, else the mode is TAP; -mode says it
-// outright. A setting of the other mode is refused, never ignored: who asks for a
+// outright; the Source says if it is neither but for a command with a network of its
+// own. A setting of the other mode is refused, never ignored: who asks for a
 // default route or for a proxy would think they have it.
 //
 // # Passwords
@@ -68,6 +69,7 @@ type Config struct {
 	Address Addressing
 	Proxy   Proxy // in ModeNetstack, and only then
 	TAP     TAP   // in ModeTAP, and only then
+	Run     Run   // in ModeRun, and only then
 	Retry   Retry
 	Log     Log
 	Mode    Mode // never ModeAuto after Load
@@ -159,6 +161,13 @@ type TAP struct {
 	Bridge string
 }
 
+// Run says what the command of softether-go run gets beside a network of its own.
+type Run struct {
+	Publish []Publish // ports of this machine that lead to servers inside
+	Capture bool      // let the command capture packets of its own network
+	NoIPv6  bool      // no IPv6 inside; else the kernel configures it by router advertisements
+}
+
 // Retry says how fast to come back.
 type Retry struct {
 	Delay    time.Duration // base between attempts; 5s by default
@@ -179,11 +188,12 @@ const (
 	ModeAuto     Mode = iota // by what is asked for
 	ModeNetstack             // the user-space stack and its proxies
 	ModeTAP                  // the kernel's stack by a TAP device
+	ModeRun                  // a network of its own for one command; of a command of ours, not of -mode
 )
 
 // String gives the mode as -mode takes it.
 func (m Mode) String() string {
-	return [...]string{"auto", "netstack", "tap"}[m]
+	return [...]string{"auto", "netstack", "tap", "run"}[m]
 }
 
 // A Setting is the outcome for one row of the table.

@@ -19,6 +19,9 @@ type Source struct {
 	// Prompt asks for the password, if there is none and nothing else is wrong.
 	// Nil means that there is nobody to ask, so a missing password is an error.
 	Prompt func(question string) (string, error)
+
+	// Run says that the settings are for a command with a network of its own: ModeRun.
+	Run bool
 }
 
 // ErrHelp is what Load returns, as it is, when -h is among the arguments.

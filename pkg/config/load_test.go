@@ -323,6 +323,8 @@ policy-route-table 0 # default
 connmark false # default
 block-ipv6 false # default
 ipv6-autoconf false # default
+capture false # default
+no-ipv6 false # default
 reconnect-delay 5s # default
 reconnect-max-delay 1m0s # default
 log-level info # default

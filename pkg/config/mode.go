@@ -10,10 +10,13 @@ var modeFlags = []string{"mode", "socks5", "http"}
 
 // checkMode checks the settings of the mode, and that there are none of the other.
 func (c Config) checkMode() []problem {
-	if c.Mode == ModeTAP {
-		return slices.Concat(c.checkTAP(), c.strayProxy())
+	switch c.Mode {
+	case ModeRun:
+		return slices.Concat(c.strayIn(tapMode), c.strayIn(proxies), c.Run.check())
+	case ModeTAP:
+		return slices.Concat(c.checkTAP(), c.strayProxy(), c.strayRun())
 	}
-	ps := append(c.strayTAP(), c.Proxy.check()...)
+	ps := slices.Concat(c.strayTAP(), c.strayRun(), c.Proxy.check())
 	if len(c.Proxy.listeners()) == 0 {
 		ps = append(ps, problem{flag: "mode", needs: []string{"socks5", "http"},
 			text: "netstack has nothing to serve: give -socks5 127.0.0.1:1080 or -http 127.0.0.1:8080"})
@@ -53,6 +56,22 @@ func (c Config) checkBridge() (ps []problem) {
 	if c.TAP.Bridge == c.TAP.Name {
 		ps = append(ps, problem{flag: "bridge", needs: []string{"tap"}, text: fmt.Sprintf(
 			"%s is the name of the interface itself (-tap): give an existing bridge", quote(c.TAP.Bridge))})
+	}
+	return ps
+}
+
+// strayIn finds settings of other modes than that of a command with a network of its own.
+func (c Config) strayIn(g group) (ps []problem) {
+	for _, flag := range c.asked(g) {
+		ps = append(ps, problem{flag: flag, text: "is not for softether-go run, whose command has a whole network of its own: drop it"})
+	}
+	return ps
+}
+
+// strayRun finds what only a command with a network of its own has.
+func (c Config) strayRun() (ps []problem) {
+	for _, flag := range c.asked(runMode) {
+		ps = append(ps, problem{flag: flag, text: "is for softether-go run [flags] -- COMMAND, and no command is to be run: drop it"})
 	}
 	return ps
 }

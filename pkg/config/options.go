@@ -20,6 +20,7 @@ const (
 	addressing     group = "Addressing inside the tunnel"
 	proxies        group = "Proxies"
 	tapMode        group = "TAP mode"
+	runMode        group = "Running a command (softether-go run)"
 	reconnecting   group = "Reconnecting"
 	logging        group = "Logging"
 )
@@ -227,6 +228,17 @@ var options = []option{
 		"make the interface a port of this Linux bridge, and ask the server for bridge mode: for site to site, " +
 			"without an address of this machine's own",
 		one(parseInterface, func(d *draft) *string { return &d.TAP.Bridge })},
+
+	{runMode, "publish", "[ADDR:]PORT:PORT", "",
+		"lead a port of this machine to one inside, such as 8080:80: of 127.0.0.1 unless another address stands " +
+			"before it, TCP unless udp/ does",
+		many(parsePublish, func(d *draft) *[]Publish { return &d.Run.Publish })},
+	{runMode, "capture", "", "false",
+		"let the command capture the packets of its network, as tcpdump does",
+		one(parseBool, func(d *draft) *bool { return &d.Run.Capture })},
+	{runMode, "no-ipv6", "", "false",
+		"no IPv6 for the command, though routers of the VPN offer it",
+		one(parseBool, func(d *draft) *bool { return &d.Run.NoIPv6 })},
 
 	{reconnecting, "reconnect-delay", "TIME", "5s",
 		"base delay between attempts; it grows from there, with jitter",

@@ -1,6 +1,9 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"log/slog"
+)
 
 // settle resolves what depends on several options. Each step leaves alone what
 // has a problem already.
@@ -20,6 +23,7 @@ func (l *loader) settle() {
 			into: &d.Proxy.Password, file: d.proxyPassFile,
 		})
 	}
+	l.settleRun()
 	if d.Mode == ModeAuto {
 		d.Mode = ModeTAP
 		if l.inputs["socks5"].given() || l.inputs["http"].given() {
@@ -60,6 +64,21 @@ func (l *loader) settleMethod() {
 	}
 }
 
+// settleRun is for a command with a network of its own. On its terminal
+// we are a guest, so unless asked we only speak of trouble.
+func (l *loader) settleRun() {
+	if !l.src.Run {
+		return
+	}
+	if l.inputs["mode"].given() && l.draft.Mode != ModeAuto {
+		l.add(problem{flag: "mode", text: "is not for softether-go run, which has a way of its own: drop it"})
+	}
+	l.draft.Mode = ModeRun
+	if !l.inputs["log-level"].given() {
+		l.draft.Log.Level = slog.LevelWarn
+	}
+}
+
 func (l *loader) noteRisks() {
 	d := &l.draft
 	if d.Trust.Insecure {
@@ -70,7 +89,7 @@ func (l *loader) noteRisks() {
 	}
 	if d.Mode == ModeTAP {
 		l.noteIdle()
-	} else if d.Address.NoDHCP && len(d.Address.DNS) == 0 {
+	} else if d.Mode == ModeNetstack && d.Address.NoDHCP && len(d.Address.DNS) == 0 {
 		l.note("-no-dhcp without -dns: names given to the proxies will not resolve")
 	}
 	if f := l.draft.configFile; f != "" && (l.fromFile("pass") || l.fromFile("proxy-pass")) {

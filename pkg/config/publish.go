@@ -1,0 +1,77 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// A Publish leads a port of this machine to one in the network of a command.
+type Publish struct {
+	Network string         // tcp or udp
+	Listen  netip.AddrPort // on this machine
+	Port    uint16         // inside
+}
+
+// String returns it as -publish takes it.
+func (p Publish) String() string {
+	s := ""
+	if p.Network == "udp" {
+		s = "udp/"
+	}
+	return s + p.Listen.String() + ":" + strconv.Itoa(int(p.Port))
+}
+
+// parsePublish takes [udp/][ADDRESS:]PORT:PORT, an IPv6 address in brackets.
+func parsePublish(s string) (Publish, error) {
+	bad := func() (Publish, error) {
+		return Publish{}, fmt.Errorf("%s is not a port here and one inside: give one like 8080:80, 0.0.0.0:8080:80 or udp/5353:53", quote(s))
+	}
+	p := Publish{Network: "tcp"}
+	text := s
+	if network, rest, ok := strings.Cut(s, "/"); ok {
+		if network != "tcp" && network != "udp" {
+			return bad()
+		}
+		p.Network, text = network, rest
+	}
+	i := strings.LastIndexByte(text, ':')
+	if i < 0 {
+		return bad()
+	}
+	inside, err := parsePort(text[i+1:])
+	if err != nil {
+		return bad()
+	}
+	p.Port = inside
+	host, port := "127.0.0.1", text[:i]
+	if strings.Contains(port, ":") {
+		if host, port, err = net.SplitHostPort(port); err != nil {
+			return bad()
+		}
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return bad()
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil || addr.IsMulticast() {
+		return bad()
+	}
+	p.Listen = netip.AddrPortFrom(addr.Unmap(), uint16(number))
+	return p, nil
+}
+
+// check finds ports that are asked for twice.
+func (r Run) check() (ps []problem) {
+	for i, p := range r.Publish {
+		for _, q := range r.Publish[:i] {
+			if p.Network == q.Network && overlap(p.Listen.String(), q.Listen.String()) {
+				ps = append(ps, problem{flag: "publish", text: fmt.Sprintf("%v and %v want the same port of this machine: give another", q, p)})
+			}
+		}
+	}
+	return ps
+}
