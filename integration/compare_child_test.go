@@ -14,6 +14,8 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -31,6 +33,7 @@ const (
 	childHub  = "hub"  // the embedded hub with a TAP behind it, beside a peer for bare TLS
 	childTLS  = "tls"  // one end of bare TLS: ADDRESS up|down DURATION
 	childEcho = "echo" // an echo service for as many connections as there can be files
+	childMany = "many" // connections one after the other: PROXY DURATION
 
 	lanDevice    = "tap_lan" // what vpnserver calls it
 	manyEchoPort = "1007"    // the site's own echo has three files for each connection
@@ -50,6 +53,8 @@ func init() {
 		err = serveHub()
 	case childEcho:
 		err = serveEcho()
+	case childMany:
+		err = runMany(os.Args[1], os.Args[2])
 	case childTLS:
 		err = runBareTLS(os.Args[1], os.Args[2] == "up", os.Args[3])
 	}
@@ -166,6 +171,54 @@ func serveEcho() error {
 			}
 		}()
 	}
+}
+
+// many is what runMany prints.
+type many struct {
+	Opened, Failed int
+	Elapsed, P99   time.Duration
+}
+
+// runMany opens connections to an echo service, has a byte echoed and closes them,
+// by several dialers for some time, and prints how it went. As a process of its own
+// it has no goroutines tied to threads, each of whose waits would be the kernel's.
+func runMany(proxy, duration string) error {
+	period, err := time.ParseDuration(duration)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	var took []time.Duration
+	var result many
+	var g errgroup.Group
+	begun := time.Now()
+	for range dialers {
+		g.Go(func() error {
+			for time.Since(begun) < period {
+				at := time.Now()
+				c, err := openEcho(proxy)
+				if err == nil {
+					c.Close()
+				}
+				lasted := time.Since(at)
+				mu.Lock()
+				if err != nil {
+					result.Failed++
+				} else {
+					took = append(took, lasted)
+				}
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none of them fails
+	result.Opened, result.Elapsed = len(took), time.Since(begun)
+	if len(took) > 0 {
+		slices.Sort(took)
+		result.P99 = took[len(took)*99/100]
+	}
+	return json.NewEncoder(os.Stdout).Encode(result)
 }
 
 // bareTLS is what runBareTLS prints.

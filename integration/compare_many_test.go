@@ -3,10 +3,11 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
-	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -94,32 +95,24 @@ func (e *entrant) manyPorts() {
 
 // churn opens and closes connections for a window.
 func (e *entrant) churn() figures {
-	var mu sync.Mutex
-	var took []time.Duration
-	failed := 0
-	cpu, begun := exactCPU(e.t, e.pids), time.Now()
-	e.byDialers(func(int) bool {
-		at := time.Now()
-		c, err := e.openEcho()
-		if err == nil {
-			c.Close()
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if err != nil {
-			failed++
-		} else {
-			took = append(took, time.Since(at))
-		}
-		return time.Since(begun) < window()
-	})
-	elapsed := time.Since(begun)
+	e.t.Helper()
+	cpu := exactCPU(e.t, e.pids)
+	p, err := childCommand(e.ns, childMany, e.proxy, window().String())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	if code := p.ExitCode(window() + 20*time.Second); code != 0 {
+		e.t.Fatalf("the dialers ended with code %d:\n%s", code, p.Log())
+	}
 	cpu = exactCPU(e.t, e.pids) - cpu
-	f := figures{connsPerSecond: float64(len(took)) / elapsed.Seconds(), failedConnections: float64(failed)}
-	if len(took) > 0 {
-		slices.Sort(took)
-		f[connTimeP99] = milliseconds(took[len(took)*99/100])
-		f[cpuPerConn] = milliseconds(cpu) / float64(len(took))
+	var m many
+	if err := json.NewDecoder(strings.NewReader(p.Log())).Decode(&m); err != nil {
+		e.t.Fatal(err)
+	}
+	f := figures{connsPerSecond: float64(m.Opened) / m.Elapsed.Seconds(), failedConnections: float64(m.Failed)}
+	if m.Opened > 0 {
+		f[connTimeP99] = milliseconds(m.P99)
+		f[cpuPerConn] = milliseconds(cpu) / float64(m.Opened)
 	}
 	return f
 }
@@ -140,11 +133,11 @@ func (e *entrant) byDialers(work func(worker int) bool) {
 	g.Wait()
 }
 
-// openEcho opens a connection that is known to carry bytes, on a thread in the
-// entrant's namespace.
-func (e *entrant) openEcho() (net.Conn, error) {
+// openEcho opens a connection that is known to carry bytes, by a SOCKS5 proxy or if
+// that is empty by the kernel.
+func openEcho(proxy string) (net.Conn, error) {
 	const patience = 10 * time.Second
-	c, err := e.connect(echoTarget, patience)
+	c, err := connectBy(proxy, echoTarget, patience)
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +188,7 @@ func (e *entrant) openMany(n int) (conns []net.Conn, failed int) {
 		if left <= 0 {
 			return false
 		}
-		c, err := e.openEcho()
+		c, err := openEcho(e.proxy)
 		mu.Lock()
 		defer mu.Unlock()
 		if err != nil {

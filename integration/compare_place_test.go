@@ -182,12 +182,17 @@ func (e *entrant) addMicrosocks() {
 // connect reaches target behind the hub. It works on a thread in the entrant's
 // namespace only.
 func (e *entrant) connect(target string, within time.Duration) (net.Conn, error) {
+	return connectBy(e.proxy, target, within)
+}
+
+// connectBy connects by a SOCKS5 proxy, or if that is empty by the kernel.
+func connectBy(proxy, target string, within time.Duration) (net.Conn, error) {
 	address := target
-	if e.proxy != "" {
-		address = e.proxy
+	if proxy != "" {
+		address = proxy
 	}
 	c, err := net.DialTimeout("tcp4", address, within)
-	if err != nil || e.proxy == "" {
+	if err != nil || proxy == "" {
 		return c, err
 	}
 	c.SetDeadline(time.Now().Add(within))
