@@ -44,6 +44,7 @@ var rooms = map[string][]string{
 	"pkg/frame/frametest":     {"pkg/frame"},
 	"pkg/session/sessiontest": {"pkg/pack", "pkg/wire"},
 	"pkg/config":              {},
+	"pkg/credential":          {},
 	"integration":             {},
 }
 
@@ -59,6 +60,7 @@ var outside = map[string][]string{
 	"netstack/resolver":      {"golang.org/x/net"},
 	"pkg/session":            {"golang.org/x/sync"},
 	"pkg/wire":               {"golang.org/x/crypto"},
+	"pkg/credential":         {"software.sslmate.com/src/go-pkcs12"},
 	"pkg/dhcp":               {"github.com/insomniacslk/dhcp"},
 	"pkg/frame":              {"golang.org/x/sync"},
 	"pkg/frame/frametest":    {},
