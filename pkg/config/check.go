@@ -60,7 +60,7 @@ func (l *loader) add(p problem) {
 func (c Config) Validate() error { return join(c.check()) }
 
 func (c Config) check() []problem {
-	return slices.Concat(c.checkLogin(), c.checkTrust(), c.Address.check(), c.checkMode(), c.Retry.check())
+	return slices.Concat(c.checkLogin(), c.checkTrust(), c.Way.check(), c.Address.check(), c.checkMode(), c.Retry.check())
 }
 
 func (c Config) checkLogin() (ps []problem) {

@@ -24,7 +24,11 @@
 //
 // Settings that contradict each other are an error wherever they come from,
 // with two exceptions in which the higher place wins: a port in -host against
-// -port, and -pass against -pass-file.
+// -port, and -pass against -pass-file. Of several hosts, -port is for those that
+// have none of their own, unless it is from a higher place.
+//
+// Only -proxy-from-env looks at variables that are not ours: HTTPS_PROXY and
+// NO_PROXY, in capitals or small letters.
 //
 // # Modes
 //
@@ -37,8 +41,9 @@
 //
 // -pass, -pass-file, the SOFTETHER_ variables of both, systemd's credentials
 // directory (softether-pass, then pass), and last the prompt that the caller
-// brings; the proxies' password likewise, with the credential
-// softether-proxy-pass and no prompt. A password is a Secret from the moment it
+// brings; the proxies' passwords likewise, with the credentials
+// softether-proxy-pass and softether-proxy-url-pass, and no prompt. A password in
+// -proxy's URL is shown as if it were -proxy-url-pass. A password is a Secret from the moment it
 // is parsed, and an error never repeats a word that could be one: what a switch
 // was given, a stray argument, a config-file key nobody knows.
 //
@@ -64,6 +69,7 @@ import (
 // open or running, and nobody changes it once Load has returned it.
 type Config struct {
 	Server  Server
+	Way     Way
 	Auth    Auth
 	Trust   Trust
 	Address Addressing
@@ -80,9 +86,32 @@ type Config struct {
 
 // Server says where the hub is.
 type Server struct {
-	Host string // a DNS name or an IP address without brackets
-	Port uint16 // 443 by default
-	Hub  string // DEFAULT by default
+	Host    string    // a DNS name or an IP address without brackets
+	Port    uint16    // 443 by default
+	Others  []Address // to try after Host, in this order
+	Fastest bool      // begin with the one that connects first
+	Hub     string    // DEFAULT by default
+}
+
+// Addresses returns all of them, the first first.
+func (s Server) Addresses() []Address {
+	return append([]Address{{s.Host, s.Port}}, s.Others...)
+}
+
+// An Address is one place where the hub may be.
+type Address struct {
+	Host string
+	Port uint16
+}
+
+// Way says how to get to the server, beside the tunnel.
+type Way struct {
+	Proxy         ProxyURL
+	Headers       []Header   // only with a Proxy of HTTP
+	FromEnv       bool       // Proxy is HTTPS_PROXY, and NO_PROXY counts
+	BindAddress   netip.Addr // invalid means any
+	BindInterface string     // empty means any
+	Mark          uint32     // 0 means none
 }
 
 // Addr returns host:port for dialing.

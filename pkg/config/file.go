@@ -76,6 +76,8 @@ func parseLine(line string) (name, value string, err error) {
 		return "", "", fmt.Errorf("no such setting; %s", hint(name))
 	case name == "config":
 		return "", "", errors.New("a config file cannot name another: give -config or SOFTETHER_CONFIG")
+	case o.value.secret && comment && o.value.whole:
+		return name, "", fmt.Errorf("%s: space and # begin a comment; give it as a flag or by %s", name, envName(name))
 	case o.value.secret && comment:
 		return name, "", fmt.Errorf("%s: space and # begin a comment; a password with them goes into -%s-file", name, name)
 	case value != "":

@@ -17,7 +17,12 @@ type hostForm struct {
 	port uint16 // 0 if none is given
 }
 
-func (h hostForm) String() string { return h.name }
+func (h hostForm) String() string {
+	if h.port == 0 {
+		return h.name
+	}
+	return net.JoinHostPort(h.name, strconv.Itoa(int(h.port)))
+}
 
 // plainTCP are the hints that ask the official client for TCP alone, which is
 // all this one does. Any other asks for NAT traversal with that text.

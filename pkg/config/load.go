@@ -176,7 +176,7 @@ func (l *loader) parse() {
 		switch {
 		case !in.given() && o.def != "":
 			words = []string{o.def}
-		case o.value.list:
+		case o.value.list && !o.value.whole:
 			words = strings.Split(strings.Join(words, ","), ",")
 		}
 		if !in.given() && o.def == "" {

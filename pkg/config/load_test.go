@@ -87,6 +87,12 @@ hub  OFFICE	# indented by hand
 user CORP\ann
 plain-password
 pin sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+proxy socks5h://me@proxy.example
+host vpn2.example.com, 192.0.2.7:443
+host-order fastest
+bind-address 192.0.2.8
+bind-interface eth0
+fwmark 0x10
 mac 5e:00:53:00:00:01
 hostname laptop
 client-id hex:015e0053000001
@@ -111,7 +117,12 @@ log-json
 
 func wantEverything(t *testing.T) Config {
 	return Config{
-		Server: Server{Host: "vpn.example.com", Port: 992, Hub: "OFFICE"},
+		Server: Server{Host: "vpn.example.com", Port: 992, Hub: "OFFICE", Fastest: true,
+			Others: []Address{{"vpn2.example.com", 443}, {"192.0.2.7", 443}}},
+		Way: Way{
+			Proxy:       ProxyURL{Scheme: "socks5h", Host: "proxy.example", Port: 1080, User: "me", Password: NewSecret("url pw")},
+			BindAddress: netip.MustParseAddr("192.0.2.8"), BindInterface: "eth0", Mark: 16,
+		},
 		Auth:   Auth{Method: PlainPassword, User: `CORP\ann`, Password: NewSecret("pw")},
 		Trust:  Trust{Pins: []Pin{hash(t)}},
 		Address: Addressing{
@@ -135,14 +146,14 @@ func wantEverything(t *testing.T) Config {
 }
 
 func TestEverySettingFromAFile(t *testing.T) {
-	got := mustLoad(t, setup{file: everything, env: map[string]string{"SOFTETHER_PASS": "pw"}})
+	got := mustLoad(t, setup{file: everything, env: map[string]string{"SOFTETHER_PASS": "pw", "SOFTETHER_PROXY_URL_PASS": "url pw"}})
 	if diff := cmp.Diff(got, wantEverything(t), compareConfig); diff != "" {
 		t.Errorf("-got +want:\n%s", diff)
 	}
 }
 
 func TestLinesAreAFileThatGivesTheSame(t *testing.T) {
-	secrets := map[string]string{"SOFTETHER_PASS": "pw", "SOFTETHER_PROXY_PASS": "proxy pw"}
+	secrets := map[string]string{"SOFTETHER_PASS": "pw", "SOFTETHER_PROXY_PASS": "proxy pw", "SOFTETHER_PROXY_URL_PASS": "url pw"}
 	first := mustLoad(t, setup{file: everything, env: secrets})
 	second := mustLoad(t, setup{file: first.Lines(), env: secrets})
 	if diff := cmp.Diff(second, first, compareConfig); diff != "" {
@@ -205,13 +216,13 @@ func setting(t *testing.T, c Config, name string) Setting {
 
 func TestEveryFlagHasItsVariable(t *testing.T) {
 	env := map[string]string{}
-	for _, line := range strings.Split(mustLoad(t, setup{file: everything}, "-pass", "pw").Lines(), "\n") {
+	for _, line := range strings.Split(mustLoad(t, setup{file: everything}, "-pass", "pw", "-proxy-url-pass", "url pw").Lines(), "\n") {
 		name, value, err := parseLine(line)
 		if err == nil && name != "" {
 			env[envName(name)] = value
 		}
 	}
-	env["SOFTETHER_PASS"], env["SOFTETHER_PROXY_PASS"] = "pw", "proxy pw"
+	env["SOFTETHER_PASS"], env["SOFTETHER_PROXY_PASS"], env["SOFTETHER_PROXY_URL_PASS"] = "pw", "proxy pw", "url pw"
 	if diff := cmp.Diff(mustLoad(t, setup{env: env}), wantEverything(t), compareConfig); diff != "" {
 		t.Errorf("-got +want:\n%s", diff)
 	}
@@ -311,6 +322,8 @@ mode netstack # default
 plain-password false # default
 anonymous false # default
 insecure false # default
+proxy-from-env false # default
+host-order listed # default
 mac random # default
 dns 10.0.0.1,10.0.0.2 # flag
 no-dhcp false # default
@@ -355,6 +368,8 @@ func FuzzLoad(f *testing.F) {
 	f.Add("---x\n-", "\ufeffhost vpn # x\n-user=ann\nconfig x\n")
 	f.Add("-pass=\n-http\n[::1]:0", strings.ReplaceAll(everything, "http :8080", ""))
 	f.Add("-h", "")
+	f.Add("-host\na:1,b\n-user\nu\n-anonymous\n-proxy\nhttp://me@p:8080\n-fwmark\n7", "proxy-url-pass x\nhost-order fastest\n")
+	f.Add("-host\na\n-user\nu\n-anonymous\n-proxy\nhttps://u:p@[2001:db8::1]\n-bind-address\n::1", "port 992\nhost b:443,c:1\n")
 	f.Fuzz(func(t *testing.T, args, file string) {
 		if strings.Contains(args, "-config") || strings.Contains(args+file, "pass-file") {
 			t.Skip() // not to read arbitrary files
@@ -375,6 +390,12 @@ func FuzzLoad(f *testing.F) {
 		}
 		if c.Proxy.Password.IsSet() {
 			secrets = append(secrets, "-proxy-pass="+c.Proxy.Password.Reveal())
+		}
+		if c.Way.Proxy.Password.IsSet() {
+			secrets = append(secrets, "-proxy-url-pass="+c.Way.Proxy.Password.Reveal())
+		}
+		for _, h := range c.Way.Headers {
+			secrets = append(secrets, "-proxy-header="+h.Name+":"+h.Value.Reveal())
 		}
 		again := mustLoad(t, setup{file: c.Lines()}, secrets...)
 		if diff := cmp.Diff(again, c, compareConfig, cmpopts.IgnoreFields(Config{}, "Notes")); diff != "" {

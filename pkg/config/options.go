@@ -17,6 +17,7 @@ const (
 	connection     group = "Connection"
 	authentication group = "Authentication"
 	serverTrust    group = "Server trust"
+	wayToServer    group = "The way to the server"
 	addressing     group = "Addressing inside the tunnel"
 	proxies        group = "Proxies"
 	tapMode        group = "TAP mode"
@@ -40,6 +41,7 @@ type value struct {
 	set    func(d *draft, word string) error
 	show   func(d *draft) string // empty if the field is zero
 	list   bool                  // set adds an item; words are split at commas
+	whole  bool                  // words of the list are not split
 	secret bool
 }
 
@@ -48,10 +50,15 @@ type value struct {
 type draft struct {
 	Config
 
-	host                    hostForm
+	hosts                   []hostForm
+	port                    uint16
 	plain, anonymous        bool
 	configFile              string
 	passFile, proxyPassFile string
+
+	proxy            ProxyURL
+	proxyURLPass     Secret
+	proxyURLPassFile string
 }
 
 // one fills a field with a single value.
@@ -101,6 +108,31 @@ func hidden(at func(*draft) *Secret) value {
 	return v
 }
 
+// headers fills a field with lines that may hold commas and secrets.
+func headers(at func(*draft) *[]Header) value {
+	v := many(parseHeader, at)
+	v.whole, v.secret = true, true
+	v.show = func(d *draft) string {
+		if len(*at(d)) == 0 {
+			return ""
+		}
+		return redacted
+	}
+	return v
+}
+
+// order fills a switch that is written as a word.
+func order(fastest func(*draft) *bool) value {
+	v := one(parseOrder, fastest)
+	v.show = func(d *draft) string {
+		if *fastest(d) {
+			return "fastest"
+		}
+		return ""
+	}
+	return v
+}
+
 // envName is the variable that stands for a flag.
 func envName(flag string) string {
 	return "SOFTETHER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -109,11 +141,11 @@ func envName(flag string) string {
 // options is the table.
 var options = []option{
 	{connection, "host", "NAME", "",
-		"server's name or address; NAME:PORT is fine too. Required",
-		one(parseHost, func(d *draft) *hostForm { return &d.host })},
+		"server's name or address; NAME:PORT is fine too. Of several, each is tried when those before fail. Required",
+		many(parseHost, func(d *draft) *[]hostForm { return &d.hosts })},
 	{connection, "port", "N", "443",
 		"server's port; SoftEther servers also listen on 992, 1194 and 5555",
-		one(parsePort, func(d *draft) *uint16 { return &d.Server.Port })},
+		one(parsePort, func(d *draft) *uint16 { return &d.port })},
 	{connection, "hub", "NAME", "DEFAULT",
 		"virtual hub to join",
 		one(parseName, func(d *draft) *string { return &d.Server.Hub })},
@@ -151,6 +183,35 @@ var options = []option{
 	{serverTrust, "insecure", "", "false",
 		"accept any server certificate, also that of someone in between",
 		one(parseBool, func(d *draft) *bool { return &d.Trust.Insecure })},
+
+	{wayToServer, "proxy", "URL", "",
+		"reach the server through this proxy: http://HOST:PORT or https:// by CONNECT, socks4://, socks4a://, " +
+			"socks5:// or socks5h:// (the a and the h let the proxy look up names), with USER@ before HOST if it wants a login",
+		one(parseProxyURL, func(d *draft) *ProxyURL { return &d.proxy })},
+	{wayToServer, "proxy-url-pass", "PASSWORD", "",
+		"password for the user in -proxy; better from the file, the variable or the systemd credential softether-proxy-url-pass",
+		hidden(func(d *draft) *Secret { return &d.proxyURLPass })},
+	{wayToServer, "proxy-url-pass-file", "FILE", "",
+		"read that password from FILE",
+		one(parsePath, func(d *draft) *string { return &d.proxyURLPassFile })},
+	{wayToServer, "proxy-header", "HEADER", "",
+		"send \"NAME: VALUE\" to the http:// or https:// proxy too; may be repeated",
+		headers(func(d *draft) *[]Header { return &d.Way.Headers })},
+	{wayToServer, "proxy-from-env", "", "false",
+		"go through the proxy in HTTPS_PROXY, but not to servers in NO_PROXY",
+		one(parseBool, func(d *draft) *bool { return &d.Way.FromEnv })},
+	{wayToServer, "host-order", "ORDER", "listed",
+		"of several hosts, begin with the first (listed), or with the one that connects first (fastest)",
+		order(func(d *draft) *bool { return &d.Server.Fastest })},
+	{wayToServer, "bind-address", "ADDRESS", "",
+		"connect from this address of this machine",
+		one(parseBindAddress, func(d *draft) *netip.Addr { return &d.Way.BindAddress })},
+	{wayToServer, "bind-interface", "NAME", "",
+		"connect by this interface, whatever the routes say; Linux",
+		one(parseInterface, func(d *draft) *string { return &d.Way.BindInterface })},
+	{wayToServer, "fwmark", "N", "",
+		"mark the packets to the server with this number, for rules of routing and firewalls; Linux, takes root or CAP_NET_ADMIN",
+		one(parseMark, func(d *draft) *uint32 { return &d.Way.Mark })},
 
 	{addressing, "mac", "ADDRESS", "random",
 		"MAC address; give one to get the same lease every time",

@@ -20,7 +20,8 @@ const marker = "hunter2-hunter2"
 func TestASecretDoesNotPrint(t *testing.T) {
 	s := NewSecret(marker)
 	type hides struct{ inside Secret } // formatters cannot call methods of unexported fields
-	c := mustLoad(t, setup{}, with("-pass", marker, "-proxy-user", "me", "-proxy-pass", marker)...)
+	c := mustLoad(t, setup{}, with("-pass", marker, "-proxy-user", "me", "-proxy-pass", marker,
+		"-proxy", "http://me:"+marker+"@proxy", "-proxy-header", "Cookie: "+marker)...)
 	var shown []string
 	for _, v := range []any{s, &s, c, &c, c.Auth, []Secret{s}, map[string]Secret{"k": s}, hides{s}, &hides{s}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%10s", "%T"} {
@@ -88,6 +89,15 @@ func TestErrorsDoNotRepeatAPassword(t *testing.T) {
 		{"beside another problem", setup{}, []string{"-pass", marker, "-port", "x"}},
 		{"in the host", setup{}, []string{"-host", "ann:" + marker + "@vpn"}},
 		{"in a listener", setup{}, []string{"-socks5", "ann:" + marker + "@127.0.0.1:1080"}},
+		{"in a proxy's URL with a bad port", setup{}, with("-proxy", "http://me:"+marker+"@proxy:x")},
+		{"in a proxy's URL with a bad host", setup{}, with("-proxy", "http://me:"+marker+"@pro xy")},
+		{"in a proxy's URL without its host", setup{}, with("-proxy", "http://me:"+marker)},
+		{"in a proxy's URL of another kind", setup{}, with("-proxy", "ftp://me:"+marker+"@proxy")},
+		{"in a SOCKS4 proxy's URL", setup{}, with("-proxy", "socks4://me:"+marker+"@proxy")},
+		{"in a proxy's URL and beside it", setup{}, with("-proxy", "http://me:"+marker+"@proxy", "-proxy-url-pass", marker)},
+		{"in HTTPS_PROXY", setup{env: map[string]string{"HTTPS_PROXY": "http://:" + marker + "@proxy"}}, with("-proxy-from-env")},
+		{"in a proxy's header", setup{}, with("-proxy", "http://proxy", "-proxy-header", marker)},
+		{"beside a proxy without a user", setup{}, with("-proxy", "http://proxy", "-proxy-url-pass", marker, "-port", "x")},
 		{"beside -anonymous", setup{}, with("-pass", marker, "-anonymous")},
 		{"without a proxy user", setup{}, with("-proxy-pass", marker)},
 		{"a file that is no config file", file(marker), whole},

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
+	"slices"
 )
 
 // settle resolves what depends on several options. Each step leaves alone what
@@ -24,6 +26,7 @@ func (l *loader) settle() {
 		})
 	}
 	l.settleRun()
+	l.settleProxy()
 	if d.Mode == ModeAuto {
 		d.Mode = ModeTAP
 		if l.inputs["socks5"].given() || l.inputs["http"].given() {
@@ -37,18 +40,41 @@ func (l *loader) settle() {
 	l.noteRisks()
 }
 
-// settleServer lets the higher place win between -port and a port in -host.
+// settleServer lets the higher place win between -port and ports in -host, and gives
+// -port to those that have none.
 func (l *loader) settleServer() {
 	d := &l.draft
-	d.Server.Host = d.host.name
 	host, port := l.inputs["host"], l.inputs["port"]
+	without := slices.IndexFunc(d.hosts, func(h hostForm) bool { return h.port == 0 })
 	switch {
-	case d.host.port == 0 || host.origin < port.origin:
+	case len(d.hosts) == 0:
+		return
+	case host.origin < port.origin:
+		for i := range d.hosts {
+			d.hosts[i].port = 0
+		}
+	case without >= 0:
+	case len(d.hosts) > 1 && host.origin == port.origin:
+		l.add(problem{flag: "port", text: "every -host has a port of its own: drop -port, or one of those"})
+	case len(d.hosts) > 1:
 	case host.origin > port.origin:
-		d.Server.Port = d.host.port
+		d.port, d.hosts[0].port = d.hosts[0].port, 0
 		port.place = host.place
-	case d.host.port != d.Server.Port:
-		l.add(problem{flag: "port", text: fmt.Sprintf("says %d, but -host says %d: drop one", d.Server.Port, d.host.port)})
+	case d.hosts[0].port != d.port:
+		l.add(problem{flag: "port", text: fmt.Sprintf("says %d, but -host says %d: drop one", d.port, d.hosts[0].port)})
+	default:
+		d.hosts[0].port = 0
+	}
+	for i, h := range d.hosts {
+		a := Address{h.name, cmp.Or(h.port, d.port)}
+		switch {
+		case i == 0:
+			d.Server.Host, d.Server.Port = a.Host, a.Port
+		case slices.Contains(d.Server.Addresses(), a):
+			l.add(problem{flag: "host", text: fmt.Sprintf("%s is in the list twice: drop one", quote(h.name))})
+		default:
+			d.Server.Others = append(d.Server.Others, a)
+		}
 	}
 }
 
@@ -87,12 +113,13 @@ func (l *loader) noteRisks() {
 	if addr := firstOpen(d.Proxy); addr != "" && d.Proxy.Open {
 		l.note(fmt.Sprintf("-proxy-open: whoever reaches %s can use the VPN", addr))
 	}
+	l.noteWay()
 	if d.Mode == ModeTAP {
 		l.noteIdle()
 	} else if d.Mode == ModeNetstack && d.Address.NoDHCP && len(d.Address.DNS) == 0 {
 		l.note("-no-dhcp without -dns: names given to the proxies will not resolve")
 	}
-	if f := l.draft.configFile; f != "" && (l.fromFile("pass") || l.fromFile("proxy-pass")) {
+	if f := l.draft.configFile; f != "" && (l.fromFile("pass") || l.fromFile("proxy-pass") || l.fromFile("proxy-url-pass") || l.fromFile("proxy-header")) {
 		l.noteReadable(f)
 	}
 }

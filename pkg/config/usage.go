@@ -46,7 +46,7 @@ const usageFooter = "Every flag is also a variable (-pass-file: SOFTETHER_PASS_F
 // meaning is the help with what follows from the rest of the row.
 func (o option) meaning() string {
 	text := o.help
-	if o.value.list {
+	if o.value.list && !o.value.whole {
 		text += " (list)"
 	}
 	if o.def != "" && o.arg != "" {
@@ -83,7 +83,7 @@ func MarkdownTable() string {
 		if def != "" {
 			def = "`" + def + "`"
 		}
-		if o.value.list {
+		if o.value.list && !o.value.whole {
 			help += " (list)"
 		}
 		left := strings.TrimRight("-"+o.name+" "+o.arg, " ")
