@@ -229,6 +229,7 @@ func pemBytes(t testing.TB, name string) []byte {
 	block, _ := pem.Decode(file(t, name))
 	if block == nil {
 		t.Fatalf("%s holds no PEM", name)
+		return nil
 	}
 	return block.Bytes
 }

@@ -37,6 +37,9 @@ type Config struct {
 	Password string // for HashedPass and PlainPassword; never logged
 	Trust    Trust
 
+	PasswordHash *[wire.HashLen]byte // for HashedPass, in place of Password; as secret
+	Identity     *Identity           // for Certificate
+
 	// Bridge asks for the bridge and routing mode: this end is not one station but a
 	// network of them. See wire.Login.
 	Bridge bool
@@ -162,7 +165,11 @@ func (d *dialer) hello() (wire.Hello, error) {
 func (d *dialer) login(hello wire.Hello) (wire.Welcome, error) {
 	d.begin(OpLogin)
 	d.raw.SetDeadline(time.Now().Add(loginTimeout))
-	if err := wire.WriteRequest(d.tls, d.address(), d.loginPack(hello)); err != nil {
+	request, err := d.loginPack(hello)
+	if err != nil {
+		return wire.Welcome{}, err
+	}
+	if err := wire.WriteRequest(d.tls, d.address(), request); err != nil {
 		return wire.Welcome{}, err
 	}
 	p, err := wire.ReadReply(d.br)
@@ -171,7 +178,7 @@ func (d *dialer) login(hello wire.Hello) (wire.Welcome, error) {
 	}
 	w, err := wire.ParseWelcome(p)
 	if err != nil {
-		return w, err
+		return w, d.explainRefusal(err)
 	}
 	// We asked for encryption and for nothing else.
 	switch {
@@ -200,11 +207,10 @@ const (
 	productBuild   = 9999
 )
 
-func (d *dialer) loginPack(hello wire.Hello) *pack.Pack {
+func (d *dialer) loginPack(hello wire.Hello) (*pack.Pack, error) {
 	l := wire.Login{
 		Hub:           d.Hub,
 		User:          d.User,
-		Auth:          d.Auth,
 		MaxConnection: 1,
 		Bridge:        d.Bridge,
 		Client: wire.ClientInfo{
@@ -213,16 +219,12 @@ func (d *dialer) loginPack(hello wire.Hello) *pack.Pack {
 			Local: localAddr(d.raw), UniqueID: d.UniqueID,
 		},
 	}
-	switch d.Auth {
-	case wire.HashedPass:
-		answer := wire.AnswerChallenge(wire.PasswordHash(d.User, d.Password), hello.Random)
-		l.Secure = answer[:]
-	case wire.PlainPassword:
-		l.Plain = d.Password
+	if err := d.authenticate(&l, hello.Random); err != nil {
+		return nil, err
 	}
 	p := l.Pack()
 	p.SetData("pencore", padding())
-	return p
+	return p, nil
 }
 
 func localAddr(c net.Conn) netip.Addr {

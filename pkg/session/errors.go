@@ -20,6 +20,8 @@ const (
 	OpHello   Op = "greet"
 	OpLogin   Op = "log in to"
 	OpCarry   Op = "session with"
+
+	OpPassword Op = "change the password on"
 )
 
 // Error is why a session did not come about or ended. Err may hold a wire.Code
