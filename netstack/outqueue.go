@@ -3,6 +3,7 @@ package netstack
 import (
 	"context"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -161,6 +162,7 @@ func (q *outqueue) run(ctx context.Context, dst frame.Writer) error {
 		case <-q.done:
 			return net.ErrClosed
 		case <-q.wake:
+			runtime.Gosched() // whoever is about to send joins the batch
 		}
 	}
 }
