@@ -77,6 +77,14 @@ type Config struct {
 	Endpoint   frame.Endpoint
 	Configurer Configurer
 
+	// Servers, if set, returns where to go in place of Session's Host and Port, one
+	// server at least: each is tried when those before it have failed in a way that may
+	// pass. It is asked at every attempt and may block.
+	Servers func(context.Context) []Server
+	// Hurry ends the wait between attempts when it yields, as when the network has
+	// changed. What it held when a session came up is forgotten. May be nil.
+	Hurry <-chan struct{}
+
 	// DHCP asks for addresses; nil means that Static is used as it is. If that is zero
 	// too there is nothing to apply, every frame passes untouched, and Configurer is
 	// not called.
@@ -91,6 +99,12 @@ type Config struct {
 	Log            *slog.Logger  // nil discards
 }
 
+// A Server is one that the hub may be found at.
+type Server struct {
+	Host string
+	Port int // 0 means 443
+}
+
 func (c Config) withDefaults() Config {
 	if c.ReconnectDelay == 0 {
 		c.ReconnectDelay = 5 * time.Second
@@ -99,6 +113,10 @@ func (c Config) withDefaults() Config {
 		c.ReconnectMax = time.Minute
 	}
 	c.ReconnectMax = max(c.ReconnectMax, c.ReconnectDelay)
+	if c.Servers == nil {
+		only := []Server{{c.Session.Host, c.Session.Port}}
+		c.Servers = func(context.Context) []Server { return only }
+	}
 	if c.OnState == nil {
 		c.OnState = func(State) {}
 	}
@@ -161,6 +179,8 @@ func (c *Client) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), c.unconfigure())
 		case <-time.After(delay):
+		case <-c.cfg.Hurry:
+			c.cfg.Log.Info("not waiting any longer: the network has changed")
 		}
 	}
 }
@@ -225,9 +245,24 @@ func (c *Client) once(ctx context.Context) error {
 	return c.carry(ctx, s, begun)
 }
 
-// dial opens a session and reports a step that takes long.
-func (c *Client) dial(ctx context.Context) (*session.Session, error) {
-	cfg := c.cfg.Session
+// dial opens a session at the first server that lets us.
+func (c *Client) dial(ctx context.Context) (s *session.Session, err error) {
+	servers := c.cfg.Servers(ctx)
+	for i, server := range servers {
+		cfg := c.cfg.Session
+		cfg.Host, cfg.Port = server.Host, server.Port
+		s, err = c.dialOne(ctx, cfg)
+		var se *session.Error
+		if err == nil || ctx.Err() != nil || i == len(servers)-1 || errors.As(err, &se) && se.Advice() == wire.Never {
+			break
+		}
+		c.cfg.Log.Warn("not connected, trying the next server", "cause", err)
+	}
+	return s, err
+}
+
+// dialOne opens a session at a certain server and reports a step that takes long.
+func (c *Client) dialOne(ctx context.Context, cfg session.Config) (*session.Session, error) {
 	c.cfg.Log.Info("connecting", "host", cfg.Host, "port", cfg.Port)
 	slow := newSlowReporter(c.cfg.Log)
 	defer slow.stop()
@@ -281,6 +316,10 @@ func (c *Client) work(ctx context.Context, s *session.Session, begun time.Time) 
 	c.enter(Configuring)
 	if err := c.configure(ctx, s); err != nil {
 		return err
+	}
+	select {
+	case <-c.cfg.Hurry: // of the way to this session
+	default:
 	}
 	c.since = time.Now()
 	c.enter(Up)

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -327,5 +328,22 @@ func TestAFailureAtAnyOperationIsAnError(t *testing.T) {
 	}
 	if reads == 0 || writes == 0 {
 		t.Errorf("a session came about with %d reads and %d writes: nothing was injected", reads, writes)
+	}
+}
+
+// permanent is an error of a way that leads nowhere.
+type permanent bool
+
+func (permanent) Error() string     { return "the proxy does not know us" }
+func (p permanent) Permanent() bool { return bool(p) }
+
+func TestTheWayMayBeClosedForGood(t *testing.T) {
+	for cause, want := range map[permanent]wire.Advice{true: wire.Never, false: wire.Retry} {
+		_, err := Dial(t.Context(), Config{Host: "vpn.test", Hub: "H", User: "u",
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, fmt.Errorf("wrapped: %w", cause) }})
+		var e *Error
+		if !errors.As(err, &e) || e.Advice() != want {
+			t.Errorf("permanent %v: got %v, want advice %v", bool(cause), err, want)
+		}
 	}
 }

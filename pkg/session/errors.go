@@ -26,7 +26,8 @@ const (
 
 // Error is why a session did not come about or ended. Err may hold a wire.Code
 // (the server's own reason), an *UntrustedError, ErrEnded, ErrSilent,
-// wire.ErrNotVPN or an error of the network.
+// wire.ErrNotVPN or an error of the network. One whose method Permanent says true
+// is for good.
 type Error struct {
 	Op     Op
 	Server string // host:port
@@ -44,11 +45,13 @@ func (e *Error) Advice() wire.Advice {
 	var untrusted *UntrustedError
 	var redirect wire.Redirect
 	var notTLS tls.RecordHeaderError
+	var way interface{ Permanent() bool } // of DialContext
 	switch {
 	case errors.As(e.Err, &code):
 		return code.Advice()
 	case errors.As(e.Err, &untrusted), errors.As(e.Err, &redirect), errors.As(e.Err, &notTLS),
-		errors.Is(e.Err, wire.ErrNotVPN), errors.Is(e.Err, errUnencrypted):
+		errors.Is(e.Err, wire.ErrNotVPN), errors.Is(e.Err, errUnencrypted),
+		errors.As(e.Err, &way) && way.Permanent():
 		return wire.Never
 	}
 	return wire.Retry
