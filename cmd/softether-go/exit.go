@@ -35,12 +35,26 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// commandExit is how a command of the user's ended. Without a reason why there is
+// nothing to say about it: that was the command's to do.
+type commandExit struct {
+	code int
+	why  error
+}
+
+func (e commandExit) Error() string { return e.why.Error() }
+
+func (e commandExit) Unwrap() error { return e.why }
+
 // exitCode maps the cause of the end.
 func exitCode(err error) int {
 	var usage usageError
 	var untrusted *session.UntrustedError
 	var refused *session.Error
+	var command commandExit
 	switch {
+	case errors.As(err, &command):
+		return command.code
 	case err == nil, errors.Is(err, context.Canceled):
 		return exitOK
 	case errors.As(err, &usage):

@@ -24,7 +24,10 @@ import (
 var version string
 
 func main() {
-	ctx, release := withSignals(context.Background())
+	ctx, release := context.Background(), func() {}
+	if !ownSignals(os.Args[1:]) {
+		ctx, release = withSignals(ctx)
+	}
 	code := dispatch(ctx, os.Args[1:], terminal{in: os.Stdin, out: os.Stdout, err: os.Stderr})
 	release()
 	os.Exit(code)
@@ -45,6 +48,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"", "[flags]", "join a hub, with proxies or a network interface, until stopped", connect},
+		{"run", "[flags] -- COMMAND", "run a command with a network of its own in the hub, without root", runCommand},
 		{"demo", "[flags]", "try it without a server: an embedded hub, a tunnel through it, proxies, a page", demo},
 		{"cleanup", "", "remove what killed instances left on this machine (routes, marks, name servers)", cleanUp},
 		{"config", "[flags]", "print the settings that the flags, environment and config file come to", printConfig},
@@ -59,7 +63,7 @@ func dispatch(ctx context.Context, args []string, t terminal) int {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		name, args = args[0], args[1:]
 	}
-	for _, c := range commands() {
+	for _, c := range append(commands(), innerCommands()...) {
 		if c.name == name {
 			return report(c.run(ctx, args, t), t)
 		}
@@ -72,6 +76,10 @@ func dispatch(ctx context.Context, args []string, t terminal) int {
 func report(err error, t terminal) int {
 	if errors.Is(err, config.ErrHelp) {
 		err = printHelp(context.Background(), nil, t)
+	}
+	var ended commandExit
+	if errors.As(err, &ended) && ended.why == nil {
+		return ended.code
 	}
 	code := exitCode(err)
 	if code != exitOK {
@@ -106,7 +114,8 @@ func printHelp(_ context.Context, _ []string, t terminal) error {
 	}
 	b.WriteString("\nExample:\n  softether-go -host vpn.example.com -user alice -socks5 127.0.0.1:1080\n" +
 		"  curl -x socks5h://127.0.0.1:1080 http://files.corp/\n" +
-		"  sudo softether-go -host vpn.example.com -user alice -tap vpn0 -accept-dns\n\n")
+		"  sudo softether-go -host vpn.example.com -user alice -tap vpn0 -accept-dns\n" +
+		"  softether-go run -host vpn.example.com -user alice -- ping files.corp\n\n")
 	b.WriteString(config.Usage())
 	b.WriteString("\nExit codes:\n")
 	for _, e := range exitCodes {

@@ -8,6 +8,7 @@ import (
 
 	"softether-go/pkg/client"
 	"softether-go/pkg/config"
+	"softether-go/pkg/session"
 	"softether-go/pkg/underlay"
 )
 
@@ -32,6 +33,26 @@ func newVPN(ctx context.Context, cfg config.Config, log *slog.Logger) (*vpn, err
 	if err := v.openEnd(ctx, cfg); err != nil {
 		return nil, err
 	}
+	v.addClient(sc, cfg)
+	return v, nil
+}
+
+// newVPNOn builds everything above a local end that is open already, which is closed
+// on an error too.
+func newVPNOn(end localEnd, cfg config.Config, log *slog.Logger) (*vpn, error) {
+	sc, err := sessionConfig(cfg)
+	if err != nil {
+		end.Close()
+		return nil, err
+	}
+	v := &vpn{log: log, end: end, proxies: &proxies{}, up: make(chan struct{})}
+	v.addClient(sc, cfg)
+	return v, nil
+}
+
+// addClient makes the client that joins the local end to the server.
+func (v *vpn) addClient(sc session.Config, cfg config.Config) {
+	log := v.log
 	sc.DialContext = (&underlay.Dialer{Protect: v.end.protect, Log: log}).DialContext
 	cc := client.Config{
 		Session:        sc,
@@ -44,7 +65,6 @@ func newVPN(ctx context.Context, cfg config.Config, log *slog.Logger) (*vpn, err
 	}
 	addressing(&cc, cfg, v.end.MAC(), log)
 	v.client = client.New(cc)
-	return v, nil
 }
 
 // openEnd opens the near end of the tunnel, and the proxies on it if it is a stack of

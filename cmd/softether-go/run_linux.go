@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"softether-go/pkg/config"
+	"softether-go/pkg/privnet"
+)
+
+// The names of what softether-go run starts, see package privnet. Nobody types them.
+const (
+	initCommand = "run-init"
+	vpnCommand  = "run-vpn"
+)
+
+// vpnStopTime is how long the VPN process may take to say goodbye.
+const vpnStopTime = 5 * time.Second
+
+func innerCommands() []command {
+	return []command{{name: initCommand, run: runInit}, {name: vpnCommand, run: runVPN}}
+}
+
+// ownSignals reports whether a command sees to signals itself.
+func ownSignals(args []string) bool {
+	return len(args) > 0 && (args[0] == "run" || args[0] == initCommand)
+}
+
+// runCommand runs a command with a network of its own. This process is the front.
+func runCommand(_ context.Context, args []string, t terminal) error {
+	signals := make(chan os.Signal, 16)
+	defer notify(signals)()
+	f, err := newFront(args, t)
+	if err != nil {
+		return err
+	}
+	defer f.stopVPN()
+	defer f.room.Close()
+	return f.wait(signals)
+}
+
+// cutCommand separates our flags from the command.
+func cutCommand(args []string) (flags, argv []string, err error) {
+	i := slices.Index(args, "--")
+	if i >= 0 && i+1 < len(args) {
+		return args[:i], args[i+1:], nil
+	}
+	if slices.ContainsFunc(args, func(a string) bool { return a == "-h" || a == "-help" || a == "--help" }) {
+		return nil, nil, config.ErrHelp
+	}
+	return nil, nil, usageError{errors.New("run: no command: give it after the flags and --, as in softether-go run -host NAME -user NAME -- curl http://files.corp/")}
+}
+
+// findCommand returns the path of a program as a shell finds it.
+func findCommand(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	switch {
+	case err == nil || errors.Is(err, exec.ErrDot) && strings.Contains(name, "/"):
+		return path, nil
+	case errors.Is(err, fs.ErrPermission):
+		return "", commandExit{126, fmt.Errorf("run: %w", err)}
+	default:
+		return "", commandExit{127, fmt.Errorf("run: %w", err)}
+	}
+}
+
+// A front is what the user's shell sees.
+type front struct {
+	log     *slog.Logger
+	room    *privnet.Room
+	vpn     *exec.Cmd
+	control *privnet.Socket // its end tells the VPN process to stop
+	vpnDone chan error      // one value
+
+	started bool
+	exit    *privnet.Exit // of the command, once it has ended
+}
+
+// newFront starts what there has to be before the command. What cannot work here
+// fails before the server hears of us.
+func newFront(args []string, t terminal) (*front, error) {
+	flags, argv, err := cutCommand(args)
+	if err != nil {
+		return nil, err
+	}
+	path, err := findCommand(argv[0])
+	if err != nil {
+		return nil, err
+	}
+	src := config.Source{Run: true}
+	if term.IsTerminal(int(t.in.Fd())) {
+		src.Prompt = t.askPassword
+	}
+	cfg, err := config.Load(flags, src)
+	if err != nil {
+		return nil, badConfig(err)
+	}
+	f := &front{log: newLogger(cfg.Log, t), vpnDone: make(chan error, 1)}
+	f.room, err = privnet.Start(privnet.Config{
+		Spec:    privnet.Spec{MAC: ownMAC(cfg.Address), SLAAC: !cfg.Run.NoIPv6, Capture: cfg.Run.Capture},
+		Program: []string{os.Args[0], initCommand},
+		Path:    path, Args: argv,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("run: %w", err)
+	}
+	defer f.room.Link.Close()
+	if err := f.startVPN(cfg); err != nil {
+		f.room.Close()
+		return nil, fmt.Errorf("run: start the VPN process: %w", err)
+	}
+	return f, nil
+}
+
+// startVPN starts the process that holds the session. It has none of the descriptors
+// that the command inherits but for standard error, and is in a session of its own, where
+// no terminal reaches it.
+func (f *front) startVPN(cfg config.Config) error {
+	control, theirs, err := privnet.Pair()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	if f.control, err = privnet.NewSocket(control); err != nil {
+		return err
+	}
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		f.log.Debug("the VPN process may hold descriptors of the command", "cause", err) // Linux before 5.11
+	}
+	f.vpn = &exec.Cmd{Path: "/proc/self/exe", Args: []string{os.Args[0], vpnCommand}, Stderr: os.Stderr,
+		ExtraFiles: []*os.File{theirs}, SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
+	if err := f.vpn.Start(); err != nil {
+		f.control.Close()
+		return err
+	}
+	go func() { f.vpnDone <- f.vpn.Wait() }()
+	return f.control.Send(newVPNOrder(cfg), f.room.Link)
+}
+
+// stopVPN lets the VPN process say goodbye to the server.
+func (f *front) stopVPN() (how error) {
+	f.control.Close()
+	select {
+	case how = <-f.vpnDone:
+	case <-time.After(vpnStopTime):
+		f.log.Warn("the VPN process does not stop, so it is killed")
+		_ = f.vpn.Process.Kill() // it may have ended just now
+		how = <-f.vpnDone
+	}
+	f.vpnDone <- how // for who asks next
+	return how
+}
+
+// wait accompanies the command to its end, and all that it leaves behind to theirs.
+func (f *front) wait(signals <-chan os.Signal) error {
+	vpnDone := f.vpnDone
+	for {
+		select {
+		case e, ok := <-f.room.Events:
+			if !ok {
+				return f.ended()
+			}
+			f.note(e)
+		case s := <-signals:
+			if err := f.signal(s.(syscall.Signal)); err != nil {
+				return err
+			}
+		case err := <-vpnDone:
+			f.vpnDone <- err // for who asks next
+			vpnDone = nil
+			if !f.started {
+				return vpnEnd(err)
+			}
+			f.log.Error("the VPN process has ended, so the command has no network any more", "cause", err)
+		}
+	}
+}
+
+// vpnEnd is what the end of the VPN process means to a command that has not
+// started. The process has said why.
+func vpnEnd(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Exited() && exit.ExitCode() != exitOK {
+		return commandExit{code: exit.ExitCode()}
+	}
+	if err == nil {
+		return errors.New("run: the VPN process has ended before the command could start")
+	}
+	return fmt.Errorf("run: the VPN process has ended before the command could start: %w", err)
+}
+
+// ended is the outcome when nothing runs in the namespace any more.
+func (f *front) ended() error {
+	switch {
+	case f.exit == nil && !f.started: // for want of a VPN process
+		return vpnEnd(f.stopVPN())
+	case f.exit == nil:
+		return errors.New("run: the command's first process was killed, and the command with it")
+	case f.exit.Why != "":
+		return commandExit{f.exit.Code, errors.New("run: " + f.exit.Why)}
+	}
+	return commandExit{code: f.exit.Code}
+}
+
+// note takes note of what became of the command.
+func (f *front) note(e privnet.Event) {
+	switch {
+	case e.Started:
+		f.started = true
+		releaseStreams()
+	case e.Exited != nil:
+		f.exit = e.Exited
+	case e.Stopped != 0:
+		// For the shell to see. It goes on behind this call, when the shell lets it.
+		_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+	}
+}
+
+// releaseStreams gives up the command's input and output: a reader at the other end of a
+// pipe is to see the end when the command closes it. Errors are also ours to report.
+func releaseStreams() {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return
+	}
+	defer null.Close()
+	raw, err := null.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.Dup3(int(fd), 0, 0)
+		_ = unix.Dup3(int(fd), 1, 0)
+	})
+}

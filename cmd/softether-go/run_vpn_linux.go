@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"softether-go/pkg/config"
+	"softether-go/pkg/privnet"
+	"softether-go/pkg/tap"
+)
+
+// runInit is the first process in the namespaces.
+func runInit(_ context.Context, args []string, _ terminal) error {
+	if len(args) < 4 {
+		return usageError{errors.New(initCommand + " is for softether-go run alone")}
+	}
+	link, err := strconv.Atoi(args[0])
+	front, err2 := strconv.Atoi(args[1])
+	if err = errors.Join(err, err2); err != nil {
+		return usageError{err}
+	}
+	return privnet.Inside(link, front, privnet.Command{Path: args[2], Args: args[3:], Env: commandEnv(os.Environ())})
+}
+
+// commandEnv is the environment without what only we are to know.
+func commandEnv(env []string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(v string) bool {
+		return strings.HasPrefix(v, "SOFTETHER_PASS=") || strings.HasPrefix(v, "SOFTETHER_PROXY_PASS=")
+	})
+}
+
+// A vpnOrder is what the front tells the VPN process, beside the link. Where settings
+// came from, as a file or a pipe with the password, may not be there a second time.
+type vpnOrder struct {
+	Args     []string // settings as flags, but for the password
+	Password string
+}
+
+func newVPNOrder(cfg config.Config) vpnOrder {
+	o := vpnOrder{Password: cfg.Auth.Password.Reveal()}
+	for _, s := range cfg.Settings {
+		if s.Value == "" || slices.Contains([]string{"config", "mode", "pass", "pass-file"}, s.Name) {
+			continue
+		}
+		o.Args = append(o.Args, "-"+s.Name+"="+s.Value)
+	}
+	return o
+}
+
+// load gives the settings back.
+func (o vpnOrder) load() (config.Config, error) {
+	return config.Load(o.Args, config.Source{
+		Run:       true,
+		LookupEnv: func(string) (string, bool) { return "", false },
+		Prompt:    func(string) (string, error) { return o.Password, nil },
+	})
+}
+
+// runVPN is the process that holds the session, until the front or the namespace
+// has ended.
+func runVPN(ctx context.Context, args []string, t terminal) error {
+	if len(args) > 0 {
+		return usageError{errors.New(vpnCommand + " is for softether-go run alone")}
+	}
+	control, err := privnet.NewSocket(os.NewFile(3, "control"))
+	if err != nil {
+		return usageError{errors.New(vpnCommand + " is for softether-go run alone")}
+	}
+	defer control.Close()
+	var o vpnOrder
+	files, err := control.Receive(&o)
+	if err != nil || len(files) != 1 {
+		return errors.Join(errors.New("run: the front has ended"), err)
+	}
+	cfg, err := o.load()
+	if err != nil {
+		return badConfig(err)
+	}
+	halveThreads()
+	log := newLogger(cfg.Log, t)
+	for _, note := range cfg.Notes {
+		log.Warn(note)
+	}
+	link, err := privnet.NewLink(files[0], log)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		_, _ = control.Receive(&vpnOrder{}) // there is no second one
+		cancel()
+	}()
+	return serveRoom(ctx, cfg, link, log)
+}
+
+// serveRoom gives the namespace its network until ctx or the namespace ends.
+func serveRoom(ctx context.Context, cfg config.Config, link *privnet.Link, log *slog.Logger) error {
+	v, err := newVPNOn(roomEnd{link}, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer v.close()
+	err = v.run(ctx)
+	gone := errors.Is(err, privnet.ErrEnded) || errors.Is(err, tap.ErrGone)
+	select {
+	case <-link.Done():
+		if gone {
+			return nil
+		}
+	default:
+	}
+	return err
+}
+
+// roomEnd is the TAP in a command's network.
+type roomEnd struct{ *privnet.Link }
+
+// protect has nothing to do: the machine's routes are not ours.
+func (roomEnd) protect(context.Context, []netip.Addr) error { return nil }
+
+// watch waits for the end of the namespace.
+func (e roomEnd) watch(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.Done():
+		return privnet.ErrEnded
+	}
+}
