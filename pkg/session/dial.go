@@ -138,7 +138,7 @@ func (d *dialer) connect(ctx context.Context) (err error) {
 
 func (d *dialer) handshake(ctx context.Context) error {
 	d.begin(OpTLS)
-	d.tls = tlsconn.Client(d.raw, d.Trust.config(d.Host))
+	d.tls = tlsconn.Client(d.raw, d.Trust.config(d.Host, d.address()))
 	d.raw.SetDeadline(time.Now().Add(stepTimeout))
 	if err := d.tls.HandshakeContext(ctx); err != nil {
 		return explainTLS(err)

@@ -12,19 +12,23 @@ import (
 
 // Trust says which servers to believe. The zero value is the system's
 // certification authorities and the host name. Exactly one way applies: pins
-// before Insecure before authorities.
+// before known servers before Insecure before authorities.
 type Trust struct {
 	// Roots replaces the system's certification authorities.
 	Roots *x509.CertPool
 	// Pins accepts exactly the certificates whose SHA-256, or whose public key's
 	// (SubjectPublicKeyInfo), is among them; names and dates do not matter then.
 	Pins [][sha256.Size]byte
+	// Known accepts whom it knows, and gets to know whom it does not; nil means that
+	// nobody is remembered.
+	Known *KnownServers
 	// Insecure accepts anyone.
 	Insecure bool
 }
 
-// config returns a TLS client configuration that enforces t for host.
-func (t Trust) config(host string) *tls.Config {
+// config returns a TLS client configuration that enforces t for host, which is known
+// by its address with the port.
+func (t Trust) config(host, address string) *tls.Config {
 	c := &tls.Config{
 		ServerName: host,
 		RootCAs:    t.Roots,
@@ -35,6 +39,9 @@ func (t Trust) config(host string) *tls.Config {
 	if len(t.Pins) > 0 {
 		c.InsecureSkipVerify = true // the pin is the verification
 		c.VerifyConnection = t.checkPins
+	} else if t.Known != nil {
+		c.InsecureSkipVerify = true // what is remembered is the verification
+		c.VerifyConnection = func(state tls.ConnectionState) error { return t.Known.check(address, state) }
 	} else if t.Insecure {
 		c.InsecureSkipVerify = true
 	}
@@ -59,6 +66,10 @@ type UntrustedError struct {
 }
 
 func (e *UntrustedError) Error() string {
+	var changed *ChangedError
+	if errors.As(e.Err, &changed) {
+		return changed.Error()
+	}
 	sum := sha256.Sum256(e.Certificate.Raw)
 	remedy := "if this is your server, trust exactly this certificate with -pin sha256:"
 	if e.Pinned {
