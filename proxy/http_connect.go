@@ -31,10 +31,12 @@ func (h *HTTP) serveConnect(c *httpClient, w *response, req *http.Request) {
 	}
 	_ = client.SetDeadline(time.Time{})
 	// net/http's own reader would end the request's context at every error.
-	rest := io.MultiReader(bytes.NewReader(buffered(rw.Reader)), client)
+	ahead := buffered(rw.Reader)
+	buf := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(ahead), client), max(readAhead, len(ahead)))
+	_, _ = buf.Peek(len(ahead)) // has them in the buffer; neither fails nor waits
 	w.hijacked = false // removed by serveTunnel
 	h.serveTunnel(c.run.ctx, &tunnel{
-		client: client, buf: bufio.NewReaderSize(rest, readAhead), address: address,
+		client: client, buf: buf, address: address,
 		granted: func(net.Addr) []byte { return []byte(connectOK) },
 		denied:  connectDenied,
 	}, func() { c.run.remove(c.conn) })

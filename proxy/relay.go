@@ -76,6 +76,9 @@ func (r *relay) carry(f *flow) error {
 	if err == nil {
 		f.whole = true
 		f.back.last.Store(true) // before the deadline, which is renewed only then
+		if f.last.Load() {
+			return nil // run closes both at once
+		}
 		_ = f.back.src.SetReadDeadline(time.Now().Add(r.srv.HalfCloseTimeout))
 		closeWrite(f.dst)
 		return nil

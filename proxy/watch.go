@@ -14,13 +14,18 @@ var errHungUp = errors.New("the client hung up")
 // aLongTimeAgo is a deadline that ends any read at once.
 var aLongTimeAgo = time.Unix(1, 0)
 
+// watchAfter is how long a dial may take before the client is watched. Most are
+// done by then and spare the goroutine, the read for nothing and the wake-ups.
+const watchAfter = 50 * time.Millisecond
+
 // A watch notices that a client hangs up while nothing is read from it, by reading
 // ahead into the client's buffer. Nothing is lost: what was read stays buffered.
 type watch struct {
 	client net.Conn
 	buf    *bufio.Reader
 	cancel context.CancelCauseFunc
-	done   chan struct{}
+	begin  *time.Timer   // starts run
+	done   chan struct{} // closed when run has ended
 }
 
 // watchClient returns a context that ends with errHungUp as cause when client, of
@@ -28,8 +33,8 @@ type watch struct {
 // anything else is read.
 func watchClient(ctx context.Context, client net.Conn, buf *bufio.Reader) (context.Context, *watch) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watch{client, buf, cancel, make(chan struct{})}
-	go w.run() // awaited in stop
+	w := &watch{client: client, buf: buf, cancel: cancel, done: make(chan struct{})}
+	w.begin = time.AfterFunc(watchAfter, w.run) // awaited in stop
 	return ctx, w
 }
 
@@ -54,9 +59,11 @@ func (w *watch) run() {
 
 // stop ends the watch and returns what the client sent meanwhile.
 func (w *watch) stop() []byte {
-	_ = w.client.SetReadDeadline(aLongTimeAgo)
-	<-w.done
-	_ = w.client.SetReadDeadline(time.Time{})
+	if !w.begin.Stop() {
+		_ = w.client.SetReadDeadline(aLongTimeAgo)
+		<-w.done
+		_ = w.client.SetReadDeadline(time.Time{})
+	}
 	w.cancel(nil)
 	return buffered(w.buf)
 }
