@@ -4,9 +4,7 @@ package integration
 
 import (
 	"os/exec"
-	"strings"
 	"testing"
-	"time"
 )
 
 // runFlags are what softether-go run needs at least.
@@ -51,16 +49,5 @@ const runTime = upTime
 // Run runs a command with a network of its own and returns its output and exit code.
 func (w *world) Run(t testing.TB, f flags, argv ...string) (out, errs string, code int) {
 	t.Helper()
-	var o, e strings.Builder
-	cmd := w.RunCommand(f, argv...)
-	cmd.Stdout, cmd.Stderr = &o, &e
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	timer := time.AfterFunc(runTime, func() { cmd.Process.Kill() })
-	defer timer.Stop()
-	if err := cmd.Wait(); err != nil && cmd.ProcessState.ExitCode() < 0 {
-		t.Fatalf("%v: %v\n%s", argv, err, e.String())
-	}
-	return o.String(), e.String(), cmd.ProcessState.ExitCode()
+	return finish(t, w.RunCommand(f, argv...))
 }

@@ -15,8 +15,12 @@ import (
 	"softether-go/pkg/tap"
 )
 
+// nameProcess gives a process that was started by /proc/self/exe its name in ps(1).
+func nameProcess() { _ = os.WriteFile("/proc/self/comm", []byte("softether-go"), 0o644) }
+
 // runInit is the first process in the namespaces.
 func runInit(_ context.Context, args []string, _ terminal) error {
+	nameProcess()
 	if len(args) < 4 {
 		return usageError{errors.New(initCommand + " is for softether-go run alone")}
 	}
@@ -65,6 +69,7 @@ func (o vpnOrder) load() (config.Config, error) {
 // runVPN is the process that holds the session, until the front or the namespace
 // has ended.
 func runVPN(ctx context.Context, args []string, t terminal) error {
+	nameProcess()
 	if len(args) > 0 {
 		return usageError{errors.New(vpnCommand + " is for softether-go run alone")}
 	}
@@ -102,7 +107,12 @@ func runVPN(ctx context.Context, args []string, t terminal) error {
 
 // serveRoom gives the namespace its network until ctx or the namespace ends.
 func serveRoom(ctx context.Context, cfg config.Config, link *privnet.Link, log *slog.Logger) error {
-	v, err := newVPNOn(roomEnd{link}, cfg, log)
+	published, err := privnet.Publish(portsOf(cfg.Run), link, log)
+	if err != nil {
+		link.Close()
+		return err
+	}
+	v, err := newVPNOn(roomEnd{link, published}, cfg, log)
 	if err != nil {
 		return err
 	}
@@ -119,18 +129,39 @@ func serveRoom(ctx context.Context, cfg config.Config, link *privnet.Link, log *
 	return err
 }
 
-// roomEnd is the TAP in a command's network.
-type roomEnd struct{ *privnet.Link }
+func portsOf(r config.Run) (ports []privnet.Port) {
+	for _, p := range r.Publish {
+		ports = append(ports, privnet.Port{Network: p.Network, Listen: p.Listen, Inside: p.Port})
+	}
+	return ports
+}
+
+// roomEnd is the TAP in a command's network, and the ports that lead there.
+type roomEnd struct {
+	*privnet.Link
+	published *privnet.Published
+}
 
 // protect has nothing to do: the machine's routes are not ours.
 func (roomEnd) protect(context.Context, []netip.Addr) error { return nil }
 
-// watch waits for the end of the namespace.
+// watch serves the published ports until the namespace ends.
 func (e roomEnd) watch(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-e.Done():
-		return privnet.ErrEnded
-	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-e.Done():
+			cancel(privnet.ErrEnded)
+		case <-ctx.Done():
+		}
+	}()
+	_ = e.published.Serve(ctx) // it ends with ctx, which has the cause
+	return context.Cause(ctx)
+}
+
+// Close closes the ports and gives the interface up.
+func (e roomEnd) Close() error {
+	e.published.Close()
+	return e.Link.Close()
 }
