@@ -16,6 +16,12 @@
 // A connection holds back little that the network has not taken yet, so that what
 // waits does so before the tunnel's encryption, where there is still a choice.
 //
+// Watch follows the machine's network beside the connections. It tells by a
+// connection's own address and the way that the kernel would choose now, so it needs
+// no privilege and does not care which routes there are. It cuts connections rather
+// than reporting them, because what follows from a broken connection is decided where
+// it is used.
+//
 // A machine that uses the name servers of the VPN cannot ask them when the VPN is
 // down. So a Dialer remembers the addresses of its last connection, and goes to them
 // if no name server answers in time.
@@ -56,8 +62,11 @@ type Dialer struct {
 	lookup  func(ctx context.Context, network, host string) ([]netip.Addr, error) // nil means the system's resolver
 	connect func(ctx context.Context, network, address string) (net.Conn, error)  // nil means a net.Dialer
 
-	mu   sync.Mutex
+	system system
+
+	mu   sync.Mutex              // guards the fields below
 	last map[string][]netip.Addr // by name: the addresses a connection was made to
+	state
 }
 
 // DialContext connects to host:port. It blocks until one address has answered, all
@@ -71,12 +80,26 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if err != nil {
 		return nil, fmt.Errorf("port %q: %w", service, err)
 	}
+	for {
+		attempt, done := d.begin(ctx)
+		conn, err := d.attempt(attempt, network, host, uint16(port))
+		again := err != nil && context.Cause(attempt) == errMoved && ctx.Err() == nil
+		done()
+		if !again {
+			return conn, err
+		}
+		d.logger().Info("the network has changed, connecting anew", "host", host)
+	}
+}
+
+// attempt connects to host:port by a proxy, if there is to be one.
+func (d *Dialer) attempt(ctx context.Context, network, host string, port uint16) (net.Conn, error) {
 	if d.Via != nil {
-		if p := d.Via(host, uint16(port)); p != nil {
-			return d.through(ctx, p, network, host, uint16(port))
+		if p := d.Via(host, port); p != nil {
+			return d.through(ctx, p, network, host, port)
 		}
 	}
-	return d.reach(ctx, network, host, uint16(port))
+	return d.reach(ctx, network, host, port)
 }
 
 // reach connects to host:port with nothing between.
@@ -93,9 +116,11 @@ func (d *Dialer) reach(ctx context.Context, network, host string, port uint16) (
 			return nil, err
 		}
 	}
+	d.note(addrs)
 	conn, err := d.race(ctx, network, addrs, port)
 	if err == nil {
 		d.remember(host, addrs)
+		d.track(conn)
 	}
 	return conn, err
 }
