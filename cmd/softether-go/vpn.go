@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 
 	"softether-go/pkg/client"
@@ -17,6 +18,7 @@ import (
 type vpn struct {
 	log     *slog.Logger
 	end     localEnd
+	way     *underlay.Dialer // beside the tunnel
 	proxies *proxies
 	client  *client.Client
 	up      chan struct{} // closed when the tunnel is up for the first time
@@ -30,6 +32,9 @@ func newVPN(ctx context.Context, cfg config.Config, log *slog.Logger) (*vpn, err
 		return nil, err
 	}
 	v := &vpn{log: log, proxies: &proxies{}, up: make(chan struct{})}
+	if v.way, err = newDialer(cfg, v.protect, log); err != nil {
+		return nil, err
+	}
 	if err := v.openEnd(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -46,16 +51,27 @@ func newVPNOn(end localEnd, cfg config.Config, log *slog.Logger) (*vpn, error) {
 		return nil, err
 	}
 	v := &vpn{log: log, end: end, proxies: &proxies{}, up: make(chan struct{})}
+	if v.way, err = newDialer(cfg, v.protect, log); err != nil {
+		end.Close()
+		return nil, err
+	}
 	v.addClient(sc, cfg)
 	return v, nil
+}
+
+// protect keeps the way to the server beside the tunnel.
+func (v *vpn) protect(ctx context.Context, servers []netip.Addr) error {
+	return v.end.protect(ctx, servers)
 }
 
 // addClient makes the client that joins the local end to the server.
 func (v *vpn) addClient(sc session.Config, cfg config.Config) {
 	log := v.log
-	sc.DialContext = (&underlay.Dialer{Protect: v.end.protect, Log: log}).DialContext
+	sc.DialContext = v.way.DialContext
 	cc := client.Config{
 		Session:        sc,
+		Servers:        serversOf(cfg.Server, v.way),
+		Hurry:          v.way.Changed(),
 		Endpoint:       v.end,
 		Configurer:     v.end,
 		ReconnectDelay: cfg.Retry.Delay,
@@ -103,7 +119,7 @@ func (v *vpn) noteUp() func(client.State) {
 func (v *vpn) run(ctx context.Context) error {
 	below, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	parts := []func(context.Context) error{v.client.Run, v.proxies.serve, v.end.watch}
+	parts := []func(context.Context) error{v.client.Run, v.proxies.serve, v.end.watch, v.way.Watch}
 	ended := make(chan error, len(parts))
 	for _, part := range parts {
 		go func() { ended <- part(below) }()
