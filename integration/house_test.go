@@ -46,6 +46,7 @@ var rooms = map[string][]string{
 	"pkg/session/sessiontest": {"pkg/pack", "pkg/wire"},
 	"pkg/config":              {},
 	"pkg/credential":          {},
+	"pkg/account":             {},
 	"integration":             {},
 }
 
