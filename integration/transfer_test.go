@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os/exec"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -43,9 +44,21 @@ func TestGibibyteEachWayThroughBothProxies(t *testing.T) {
 			got, err := cmd.Output()
 			if want := fmt.Sprintf("%d %s", gibibyte, want); err != nil || string(got) != want {
 				t.Errorf("the site received: got %q, %v, want %q", got, err, want)
+				w.logConnections()
+				c.Signal(syscall.SIGQUIT)
+				<-c.done
+				t.Logf("where it was:\n%s", c.Log())
 			}
 			t.Logf("%.2f Gbit/s", gigabits(gibibyte, time.Since(begun)))
 		})
+	}
+}
+
+// logConnections shows where the bytes of a transfer that hangs are waiting.
+func (w *world) logConnections() {
+	for name, ns := range map[string]*netns{"client": w.cli, "server": w.srv.ns, "site": w.lan.ns} {
+		out, err := ns.Command("ss", "-tinmO").CombinedOutput()
+		w.t.Logf("connections of the %s: %v\n%s", name, err, out)
 	}
 }
 
