@@ -19,6 +19,8 @@ curl curl
 microsocks microsocks
 nft nftables
 dbus-daemon dbus-daemon
+tinyproxy tinyproxy-bin
+danted dante-server
 '
 
 # Packages that tests unpack for themselves, as installing them takes over the
