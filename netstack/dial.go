@@ -200,6 +200,7 @@ func (s *Stack) connect(ctx context.Context, to netip.AddrPort) (net.Conn, error
 		return fail(err)
 	}
 	if err := c.handshake(ctx, toFull(to)); err != nil {
+		s.dialsFailed.Add(1)
 		_ = c.Close()
 		return fail(err)
 	}

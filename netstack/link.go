@@ -39,7 +39,9 @@ type link struct {
 }
 
 type inboundCounters struct {
-	frames, bytes, packets, malformed, notForUs, unknownType atomic.Uint64
+	frames, bytes, batches, packets  atomic.Uint64
+	supers, segments                 atomic.Uint64
+	malformed, notForUs, unknownType atomic.Uint64
 }
 
 var (
@@ -63,6 +65,7 @@ func (l *link) deliver(frames [][]byte) error {
 	}
 	l.inMu.Lock()
 	defer l.inMu.Unlock()
+	l.in.batches.Add(1)
 	for _, f := range frames {
 		if l.accepts(f) {
 			l.in.frames.Add(1)
@@ -108,6 +111,10 @@ func (l *link) deliverOne(s offload.Super) {
 		return // closed meanwhile
 	}
 	l.in.packets.Add(1)
+	if n := s.Frames(); n > 1 {
+		l.in.supers.Add(1)
+		l.in.segments.Add(uint64(n))
+	}
 	f := s.Header
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: copyOf(&s)})
 	pkt.LinkHeader().Consume(frame.HeaderLen)

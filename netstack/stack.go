@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -42,6 +43,8 @@ type Stack struct {
 	link *link
 	out  *outqueue
 	dns  *resolver.Resolver
+
+	dialsFailed atomic.Uint64
 
 	applyMu sync.Mutex // serialises Apply and Announce
 
@@ -217,29 +220,47 @@ func (s *Stack) LookupNetIP(ctx context.Context, network, host string) ([]netip.
 	return s.dns.LookupNetIP(ctx, network, host)
 }
 
-// Stats is a snapshot of the counters since New.
+// Stats is a snapshot of the counters since New. Each frame or packet that is
+// dropped is counted once, by the reason.
 type Stats struct {
-	InboundFrames, InboundBytes   uint64 // delivered to the stack
-	InboundPackets                uint64 // what they were coalesced to
-	InboundMalformed              uint64 // dropped: too short or too long
-	InboundNotForUs               uint64 // dropped: for another station, or our own
-	InboundUnknownType            uint64 // dropped: neither IPv4 nor ARP nor wanted IPv6
+	InboundFrames, InboundBytes uint64 // delivered to the stack
+	InboundBatches              uint64 // calls of WriteFrames
+	InboundPackets              uint64 // what the frames were coalesced to
+	InboundSupers               uint64 // of these packets, made of several frames
+	InboundSegments             uint64 // how many of the frames are in those
+	InboundMalformed            uint64 // dropped: too short or too long
+	InboundNotForUs             uint64 // dropped: for another station, or our own
+	InboundUnknownType          uint64 // dropped: neither IPv4 nor ARP nor wanted IPv6
+	InboundBadIP                uint64 // dropped: a malformed IP packet
+	InboundNotOurIP             uint64 // dropped: for an IP address that is not ours
+	InboundTruncated            uint64 // dropped: too short for TCP or UDP, or wrong and for a port of nobody
+	InboundBadTCP               uint64 // dropped: a malformed segment or a wrong checksum
+	InboundBadUDP               uint64 // dropped: a malformed datagram or a wrong checksum
+	InboundNoUDPPort            uint64 // dropped: nobody receives at the port
+	InboundUDPFull              uint64 // dropped: its reader is slow, and the socket's buffer full
+
 	OutboundFrames, OutboundBytes uint64 // accepted by Run's Writer
 	OutboundBatches               uint64
+	OutboundPackets               uint64 // IP packets made, super-segments as one
 	OutboundDropped               uint64 // queue full, or longer than a frame
 	OutboundFiltered              uint64 // IPv6 without an IPv6 address
 	OutboundQueued                int    // waiting now
-	TCPRetransmits                uint64
-	TCPEstablished                uint64 // connections established now
+
+	TCPConnects    uint64 // dials begun
+	TCPFailed      uint64 // of these, refused, not answered or given up
+	TCPEstablished uint64 // connections established now
+	TCPRetransmits uint64 // segments sent again
 }
 
 // Stats returns the counters.
 func (s *Stack) Stats() Stats {
-	t := s.ns.Stats().TCP
-	return Stats{
+	st := Stats{
 		InboundFrames:      s.link.in.frames.Load(),
 		InboundBytes:       s.link.in.bytes.Load(),
+		InboundBatches:     s.link.in.batches.Load(),
 		InboundPackets:     s.link.in.packets.Load(),
+		InboundSupers:      s.link.in.supers.Load(),
+		InboundSegments:    s.link.in.segments.Load(),
 		InboundMalformed:   s.link.in.malformed.Load(),
 		InboundNotForUs:    s.link.in.notForUs.Load(),
 		InboundUnknownType: s.link.in.unknownType.Load(),
@@ -249,7 +270,23 @@ func (s *Stack) Stats() Stats {
 		OutboundDropped:    s.out.dropped.Load(),
 		OutboundFiltered:   s.out.filtered.Load(),
 		OutboundQueued:     s.out.length(),
-		TCPRetransmits:     t.Retransmits.Value(),
-		TCPEstablished:     t.CurrentEstablished.Value(),
+		TCPFailed:          s.dialsFailed.Load(),
 	}
+	st.addGVisor(s.ns.Stats())
+	return st
+}
+
+// addGVisor fills in what gVisor counts.
+func (st *Stats) addGVisor(g tcpip.Stats) {
+	st.InboundBadIP = g.IP.MalformedPacketsReceived.Value()
+	st.InboundNotOurIP = g.IP.InvalidDestinationAddressesReceived.Value()
+	st.InboundTruncated = g.NICs.MalformedL4RcvdPackets.Value()
+	st.InboundBadTCP = g.TCP.InvalidSegmentsReceived.Value() + g.TCP.ChecksumErrors.Value()
+	st.InboundBadUDP = g.UDP.MalformedPacketsReceived.Value() + g.UDP.ChecksumErrors.Value()
+	st.InboundNoUDPPort = g.UDP.UnknownPortErrors.Value()
+	st.InboundUDPFull = g.UDP.ReceiveBufferErrors.Value()
+	st.OutboundPackets = g.IP.PacketsSent.Value()
+	st.TCPConnects = g.TCP.ActiveConnectionOpenings.Value()
+	st.TCPEstablished = g.TCP.CurrentEstablished.Value()
+	st.TCPRetransmits = g.TCP.Retransmits.Value()
 }
