@@ -148,6 +148,11 @@ func (q *outqueue) openGateLocked() {
 
 // run hands queued packets to dst in batches until something ends it.
 func (q *outqueue) run(ctx context.Context, dst frame.Writer) error {
+	select {
+	case <-q.done: // whether or not an earlier run is still on its way out
+		return net.ErrClosed
+	default:
+	}
 	if !q.running.TryLock() {
 		return errRunning
 	}
