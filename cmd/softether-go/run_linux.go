@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -40,6 +41,9 @@ func ownSignals(args []string) bool {
 
 // runCommand runs a command with a network of its own. This process is the front.
 func runCommand(_ context.Context, args []string, t terminal) error {
+	if len(args) == 1 && strings.TrimLeft(args[0], "-") == "print-apparmor-profile" {
+		return printAppArmorProfile(t)
+	}
 	signals := make(chan os.Signal, 16)
 	defer notify(signals)()
 	f, err := newFront(args, t)
@@ -49,6 +53,16 @@ func runCommand(_ context.Context, args []string, t terminal) error {
 	defer f.stopVPN()
 	defer f.room.Close()
 	return f.wait(signals)
+}
+
+// printAppArmorProfile prints what lets this very program make namespaces on Ubuntu.
+func printAppArmorProfile(t terminal) error {
+	path, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(t.out, privnet.AppArmorProfile(path))
+	return err
 }
 
 // cutCommand separates our flags from the command.

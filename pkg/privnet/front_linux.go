@@ -41,6 +41,9 @@ var initCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_NET_RA
 // this process inherited, init and the command inherit too. An error names the cause
 // and what to do.
 func Start(cfg Config) (*Room, error) {
+	if err := checkTUN(); err != nil {
+		return nil, err
+	}
 	link, theirLink, err := Pair()
 	if err != nil {
 		return nil, err
@@ -122,6 +125,13 @@ func startInheriting(cmd *exec.Cmd, fds ...int) error {
 	return cmd.Start()
 }
 
+// forbidden is an ErrForbidden that init has put in words already.
+type forbidden string
+
+func (f forbidden) Error() string { return string(f) }
+
+func (forbidden) Unwrap() error { return ErrForbidden }
+
 // awaitReady waits for init's word and passes its further words on.
 func (r *Room) awaitReady() error {
 	var first Event
@@ -129,6 +139,8 @@ func (r *Room) awaitReady() error {
 	switch {
 	case err != nil:
 		err = fmt.Errorf("the first process in the namespace ended: %w", errors.Join(err, r.cmd.Wait()))
+	case first.Failed != "" && first.Forbidden:
+		err = forbidden(first.Failed)
 	case first.Failed != "":
 		err = errors.New(first.Failed)
 	}

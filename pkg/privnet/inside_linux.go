@@ -63,7 +63,8 @@ func Inside(link, front int, c Command) error {
 	}
 	i.spec = *o.Spec
 	if err := i.make(); err != nil {
-		return i.front.Send(Event{Failed: explain(err).Error()})
+		err = explain(err)
+		return i.front.Send(Event{Failed: err.Error(), Forbidden: errors.Is(err, ErrForbidden)})
 	}
 	return i.run()
 }

@@ -38,13 +38,15 @@ type order struct {
 	Signal int
 }
 
-// An Event is what init tells the front. Exactly one field is set.
+// An Event is what init tells the front. One field is set,
+// or Failed with Forbidden.
 type Event struct {
-	Ready   bool   // the namespace is made; the command waits for a configuration
-	Failed  string // why it is not, in one line
-	Started bool   // the command runs
-	Stopped int    // the signal that stopped the command
-	Exited  *Exit
+	Forbidden bool   // with Failed: this host does not allow it
+	Ready     bool   // the namespace is made; the command waits for a configuration
+	Failed    string // why it is not, in one line
+	Started   bool   // the command runs
+	Stopped   int    // the signal that stopped the command
+	Exited    *Exit
 }
 
 // An Exit says how the command ended.
