@@ -83,7 +83,7 @@ func (p *Proxy) refusal(answer *http.Response, target string) error {
 	code := answer.StatusCode
 	how := strings.TrimSpace(fmt.Sprintf("%d %s", code, http.StatusText(code)))
 	switch code {
-	case http.StatusProxyAuthRequired:
+	case http.StatusProxyAuthRequired, http.StatusUnauthorized: // tinyproxy says the latter to a wrong login
 		offers := answer.Header.Values("Proxy-Authenticate")
 		switch {
 		case len(offers) > 0 && !offersBasic(offers):
@@ -92,7 +92,7 @@ func (p *Proxy) refusal(answer *http.Response, target string) error {
 			return errBadLogin(how)
 		}
 		return errNoLogin(how)
-	case http.StatusForbidden, http.StatusUnauthorized, http.StatusUnavailableForLegalReasons:
+	case http.StatusForbidden, http.StatusUnavailableForLegalReasons:
 		return errForbidden(target, how)
 	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return errUnreachable(target, how)

@@ -136,6 +136,7 @@ func TestWhatProxiesRefuse(t *testing.T) {
 	}{
 		{"HTTP wants a login", Proxy{Scheme: "http"}, says("HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=x\r\n\r\n"), true, "wants a user and password (407 Proxy Authentication Required)"},
 		{"HTTP refuses the login", login, says("HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate, Basic realm=x\r\n\r\n"), true, "refuses our user and password (407"},
+		{"HTTP refuses the login like a server", login, says("HTTP/1.1 401 No\r\n\r\n"), true, "refuses our user and password (401 Unauthorized)"},
 		{"HTTP wants another login", login, says("HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n\r\n"), true, "of another kind than Basic"},
 		{"HTTP forbids", login, says("HTTP/1.1 403 \x1b[31mNo\r\n\r\n"), false, "does not allow connections to vpn.example.com:443 (403 Forbidden)"},
 		{"HTTP does not reach", login, says("HTTP/1.1 503 x\r\n\r\n"), false, "cannot reach vpn.example.com:443 (503 Service Unavailable)"},

@@ -112,6 +112,7 @@ func (d *Dialer) look(slept time.Duration) {
 		}
 	}
 	moved := d.moved(own)
+	d.logger().Debug("looked at the network", "connections", len(live), "cut", lost, "another_way", moved)
 	if lost == 0 && !moved && slept == 0 {
 		return
 	}
