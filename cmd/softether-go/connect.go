@@ -16,7 +16,9 @@ import (
 // connect is the main job.
 func connect(ctx context.Context, args []string, t terminal) error {
 	if len(args) == 0 {
-		if _, ok := os.LookupEnv("SOFTETHER_HOST"); !ok {
+		_, host := os.LookupEnv("SOFTETHER_HOST")
+		_, account := os.LookupEnv("SOFTETHER_ACCOUNT")
+		if !host && !account {
 			return printHelp(ctx, nil, t)
 		}
 	}
@@ -54,6 +56,9 @@ func loadConfig(args []string, t terminal) (config.Config, error) {
 		src.Prompt = t.askPassword
 	}
 	cfg, err := config.Load(args, src)
+	if err == nil && src.Prompt != nil {
+		err = t.askPassphrase(&cfg)
+	}
 	return cfg, badConfig(err)
 }
 

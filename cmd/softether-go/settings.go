@@ -13,24 +13,18 @@ import (
 	"softether-go/pkg/dhcp"
 	"softether-go/pkg/netcfg"
 	"softether-go/pkg/session"
-	"softether-go/pkg/wire"
 )
 
 // sessionConfig translates the settings about the server.
-func sessionConfig(cfg config.Config) (session.Config, error) {
+func sessionConfig(cfg config.Config, log *slog.Logger) (session.Config, error) {
 	sc := session.Config{
 		Host: cfg.Server.Host, Port: int(cfg.Server.Port), Hub: cfg.Server.Hub,
 		User: cfg.Auth.User, Password: cfg.Auth.Password.Reveal(),
 		Bridge: cfg.TAP.Bridge != "",
-		Trust:  session.Trust{Insecure: cfg.Trust.Insecure},
+		Trust:  session.Trust{Insecure: cfg.Trust.Insecure, Known: knownServers(cfg.Trust.KnownServers, log)},
 	}
-	switch cfg.Auth.Method {
-	case config.HashedPassword:
-		sc.Auth = wire.HashedPass
-	case config.PlainPassword:
-		sc.Auth = wire.PlainPassword
-	case config.Anonymous:
-		sc.Auth = wire.Anonymous
+	if err := login(&sc, cfg.Auth); err != nil {
+		return sc, err
 	}
 	for _, pin := range cfg.Trust.Pins {
 		sc.Trust.Pins = append(sc.Trust.Pins, pin)

@@ -27,7 +27,7 @@ type vpn struct {
 // newVPN builds everything and binds the listeners, so that what cannot work here
 // fails before the server hears of us.
 func newVPN(ctx context.Context, cfg config.Config, log *slog.Logger) (*vpn, error) {
-	sc, err := sessionConfig(cfg)
+	sc, err := sessionConfig(cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func newVPN(ctx context.Context, cfg config.Config, log *slog.Logger) (*vpn, err
 // newVPNOn builds everything above a local end that is open already, which is closed
 // on an error too.
 func newVPNOn(end localEnd, cfg config.Config, log *slog.Logger) (*vpn, error) {
-	sc, err := sessionConfig(cfg)
+	sc, err := sessionConfig(cfg, log)
 	if err != nil {
 		end.Close()
 		return nil, err

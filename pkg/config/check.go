@@ -39,7 +39,7 @@ func join(problems []problem) error {
 // problem records what is wrong with an option, as such.
 func (l *loader) problem(flag, text string) {
 	p := problem{flag: flag, text: text}
-	if in := l.inputs[flag]; in.origin == FromEnv || in.origin == FromFile {
+	if in := l.inputs[flag]; in.origin == FromEnv || in.origin == FromFile || in.origin == FromAccount {
 		p.where = in.where
 	}
 	l.problems = append(l.problems, p)
@@ -73,20 +73,18 @@ func (c Config) checkLogin() (ps []problem) {
 	if c.Auth.User == "" {
 		ps = append(ps, problem{flag: "user", text: "required, also with -anonymous: the server finds the account by it"})
 	}
-	switch {
-	case c.Auth.Method == Anonymous && c.Auth.Password.IsSet():
-		ps = append(ps, problem{flag: "anonymous", text: "sends no password, but there is one: drop -pass, -pass-file or their variables"})
-	case c.Auth.Method != Anonymous && !c.Auth.Password.IsSet():
-		ps = append(ps, problem{flag: "pass", text: noPassword, needs: []string{"anonymous"}})
-	}
-	return ps
+	return append(ps, c.Auth.check()...)
 }
 
 // checkTrust allows one way of trust at a time: a second would go unused, and
 // nobody asks for that on purpose.
 func (c Config) checkTrust() []problem {
-	pins, ca := len(c.Trust.Pins) > 0, c.Trust.CAFile != ""
+	pins, ca, first := len(c.Trust.Pins) > 0, c.Trust.CAFile != "", c.Trust.KnownServers != ""
 	switch {
+	case first && c.Trust.Insecure:
+		return []problem{{flag: "insecure", text: "accepts any server, but -trust-on-first-use only the one that was there at first: drop one"}}
+	case first && (pins || ca):
+		return []problem{{flag: "trust-on-first-use", text: "is for servers that nothing else vouches for, but -pin or -ca does: drop one"}}
 	case c.Trust.Insecure && (pins || ca):
 		return []problem{{flag: "insecure", text: "accepts any server, but -pin or -ca asks for a certain one: drop one"}}
 	case pins && ca:

@@ -47,6 +47,17 @@
 // is parsed, and an error never repeats a word that could be one: what a switch
 // was given, a stray argument, a config-file key nobody knows.
 //
+// A stored hash (-pass-hash) stands in for the password it was made of, and of the two
+// the one from the higher place counts. A certificate (-cert and -key, or -p12) is
+// read by the caller: only it can ask for a passphrase that turns out to be needed.
+//
+// # Accounts
+//
+// -account names a file of the official client. What it says has a place of its own,
+// below the config file. Its settings go by groups: the server and its port, the login,
+// the trust, the proxy. A group of which anything is given elsewhere is left alone, so
+// that a password does not meet another login's user, nor a port another's host.
+//
 // # Limits
 //
 // A config file is at most 1 MiB, a password 255 bytes (Cedar/Cedar.h,
@@ -124,7 +135,14 @@ func (s Server) Addr() string {
 type Auth struct {
 	Method   Method
 	User     string
-	Password Secret // not set if anonymous; may be set and empty
+	Password Secret // may be set and empty; not set if anonymous or by certificate
+	Hash     Secret // in place of Password, if hashed: 40 hexadecimal digits
+
+	// ByCertificate: two files, one, or what an account file holds.
+	CertFile, KeyFile string
+	PKCS12File        string
+	Inline            Secret // certificate and key in PEM
+	KeyPassword       Secret // not set if there is none, or nobody has said it yet
 }
 
 // Method is how the password is proved.
@@ -135,11 +153,12 @@ const (
 	HashedPassword Method = iota // a hash over the server's challenge; the default
 	PlainPassword                // as it is, inside TLS: for RADIUS and external users
 	Anonymous                    // no password at all
+	ByCertificate                // a signature by the user's private key
 )
 
 // String names the method.
 func (m Method) String() string {
-	return [...]string{"hashed password", "plain password", "anonymous"}[m]
+	return [...]string{"hashed password", "plain password", "anonymous", "certificate"}[m]
 }
 
 // Trust says which server is the right one. Its zero value is the system's
@@ -148,6 +167,8 @@ type Trust struct {
 	CAFile   string // PEM; in place of the system's authorities
 	Pins     []Pin  // certificates or public keys to accept
 	Insecure bool   // accept anyone
+
+	KnownServers string // the file of servers trusted on first use; empty means not so
 }
 
 // Addressing says how the inside of the tunnel gets its address. DNS and Search
@@ -233,13 +254,14 @@ type Setting struct {
 	Where  string // the variable, the file and line, or the credential; else the origin's name
 }
 
-// Origin is where a setting's value came from. Of the first four, a later one
+// Origin is where a setting's value came from. Of the first five, a later one
 // beats an earlier.
 type Origin uint8
 
 // The origins.
 const (
 	FromDefault Origin = iota
+	FromAccount
 	FromFile
 	FromEnv
 	FromFlag
@@ -249,5 +271,5 @@ const (
 
 // String names the origin.
 func (o Origin) String() string {
-	return [...]string{"default", "config file", "environment", "flag", "credential", "prompt"}[o]
+	return [...]string{"default", "account file", "config file", "environment", "flag", "credential", "prompt"}[o]
 }

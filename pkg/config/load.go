@@ -40,6 +40,7 @@ func Load(args []string, src Source) (Config, error) {
 	}
 	l.readEnv()
 	l.readFile()
+	l.readAccount()
 	l.parse()
 	l.settle()
 	for _, p := range l.draft.Config.check() {
@@ -199,7 +200,7 @@ func (l *loader) parse() {
 // ask prompts for the password, if it is needed and nothing else gave it.
 func (l *loader) ask() error {
 	c := &l.draft.Config
-	if c.Auth.Method == Anonymous || c.Auth.Password.IsSet() {
+	if c.Auth.Method == Anonymous || c.Auth.Method == ByCertificate || c.Auth.Password.IsSet() || c.Auth.Hash.IsSet() {
 		return nil
 	}
 	word, err := l.src.Prompt(fmt.Sprintf("Password for %s at %s: ", c.Auth.User, c.Server.Host))

@@ -123,8 +123,8 @@ func wantEverything(t *testing.T) Config {
 			Proxy:       ProxyURL{Scheme: "socks5h", Host: "proxy.example", Port: 1080, User: "me", Password: NewSecret("url pw")},
 			BindAddress: netip.MustParseAddr("192.0.2.8"), BindInterface: "eth0", Mark: 16,
 		},
-		Auth:   Auth{Method: PlainPassword, User: `CORP\ann`, Password: NewSecret("pw")},
-		Trust:  Trust{Pins: []Pin{hash(t)}},
+		Auth:  Auth{Method: PlainPassword, User: `CORP\ann`, Password: NewSecret("pw")},
+		Trust: Trust{Pins: []Pin{hash(t)}},
 		Address: Addressing{
 			NoDHCP:   true,
 			Address:  netip.MustParsePrefix("10.0.0.5/24"),
@@ -321,6 +321,7 @@ mode netstack # default
 # pass [redacted] # flag
 plain-password false # default
 anonymous false # default
+trust-on-first-use false # default
 insecure false # default
 proxy-from-env false # default
 host-order listed # default
@@ -368,10 +369,12 @@ func FuzzLoad(f *testing.F) {
 	f.Add("---x\n-", "\ufeffhost vpn # x\n-user=ann\nconfig x\n")
 	f.Add("-pass=\n-http\n[::1]:0", strings.ReplaceAll(everything, "http :8080", ""))
 	f.Add("-h", "")
+	f.Add("-host\nh\n-user\nu\n-pass-hash\nAFNL2tupeMRQM0to84WItMnMun8=\n-trust-on-first-use", "known-servers k\nsocks5 :1\nproxy-open\n")
+	f.Add("-host\nh\n-user\nu\n-cert\na\n-key\nb\n-key-password\nc", "trust-on-first-use false\n")
 	f.Add("-host\na:1,b\n-user\nu\n-anonymous\n-proxy\nhttp://me@p:8080\n-fwmark\n7", "proxy-url-pass x\nhost-order fastest\n")
 	f.Add("-host\na\n-user\nu\n-anonymous\n-proxy\nhttps://u:p@[2001:db8::1]\n-bind-address\n::1", "port 992\nhost b:443,c:1\n")
 	f.Fuzz(func(t *testing.T, args, file string) {
-		if strings.Contains(args, "-config") || strings.Contains(args+file, "pass-file") {
+		if strings.Contains(args, "-config") || strings.Contains(args+file, "-file") || strings.Contains(args+file, "account") {
 			t.Skip() // not to read arbitrary files
 		}
 		c, err := load(t, setup{file: file}, strings.Split(args, "\n")...)
@@ -387,6 +390,12 @@ func FuzzLoad(f *testing.F) {
 		var secrets []string
 		if c.Auth.Password.IsSet() {
 			secrets = append(secrets, "-pass="+c.Auth.Password.Reveal())
+		}
+		if c.Auth.Hash.IsSet() {
+			secrets = append(secrets, "-pass-hash="+c.Auth.Hash.Reveal())
+		}
+		if c.Auth.KeyPassword.IsSet() {
+			secrets = append(secrets, "-key-password="+c.Auth.KeyPassword.Reveal())
 		}
 		if c.Proxy.Password.IsSet() {
 			secrets = append(secrets, "-proxy-pass="+c.Proxy.Password.Reveal())

@@ -55,6 +55,12 @@ type draft struct {
 	plain, anonymous        bool
 	configFile              string
 	passFile, proxyPassFile string
+	passHash                Secret
+	passHashFile            string
+	keyPasswordFile         string
+	accountFile             string
+	firstUse                bool
+	knownServers            string
 
 	proxy            ProxyURL
 	proxyURLPass     Secret
@@ -156,6 +162,9 @@ var options = []option{
 	{connection, "config", "FILE", "",
 		"read settings from FILE, a NAME VALUE per line, flags' names without the dash",
 		one(parsePath, func(d *draft) *string { return &d.configFile })},
+	{connection, "account", "FILE.vpn", "",
+		"take server, user, secret and proxy from a file that the official client exported",
+		one(parsePath, func(d *draft) *string { return &d.accountFile })},
 
 	{authentication, "user", "NAME", "",
 		"user name. Required",
@@ -167,12 +176,35 @@ var options = []option{
 	{authentication, "pass-file", "FILE", "",
 		"read the password from FILE; a newline at its end is not part of it",
 		one(parsePath, func(d *draft) *string { return &d.passFile })},
+	{authentication, "pass-hash", "HASH", "",
+		"the password's hash, as softether-go hash prints it, in place of the password; as secret, so better " +
+			"from the file, the variable or the systemd credential softether-pass-hash",
+		hidden(func(d *draft) *Secret { return &d.passHash })},
+	{authentication, "pass-hash-file", "FILE", "",
+		"read that hash from FILE",
+		one(parsePath, func(d *draft) *string { return &d.passHashFile })},
 	{authentication, "plain-password", "", "false",
 		"send the password as it is, inside TLS: for RADIUS and other external users",
 		one(parseBool, func(d *draft) *bool { return &d.plain })},
 	{authentication, "anonymous", "", "false",
 		"log in without a password; -user still names the account",
 		one(parseBool, func(d *draft) *bool { return &d.anonymous })},
+	{authentication, "cert", "FILE", "",
+		"log in by this certificate (PEM or DER), made for an RSA key of 1024, 1536, 2048, 3072 or 4096 bits",
+		one(parsePath, func(d *draft) *string { return &d.Auth.CertFile })},
+	{authentication, "key", "FILE", "",
+		"its private key (PEM), encrypted or not",
+		one(parsePath, func(d *draft) *string { return &d.Auth.KeyFile })},
+	{authentication, "p12", "FILE", "",
+		"log in by the certificate and key in this PKCS#12 file (.p12, .pfx)",
+		one(parsePath, func(d *draft) *string { return &d.Auth.PKCS12File })},
+	{authentication, "key-password", "PASSWORD", "",
+		"passphrase of -key or -p12; better from the file, the variable, the systemd credential " +
+			"softether-key-password, or the prompt on a terminal",
+		hidden(func(d *draft) *Secret { return &d.Auth.KeyPassword })},
+	{authentication, "key-password-file", "FILE", "",
+		"read that passphrase from FILE",
+		one(parsePath, func(d *draft) *string { return &d.keyPasswordFile })},
 
 	{serverTrust, "ca", "FILE", "",
 		"trust the certificate authorities in FILE (PEM) in place of the system's",
@@ -180,6 +212,12 @@ var options = []option{
 	{serverTrust, "pin", "sha256:HASH", "",
 		"trust exactly the server with this SHA-256 of its certificate or public key, in hex or base64",
 		many(parsePin, func(d *draft) *[]Pin { return &d.Trust.Pins })},
+	{serverTrust, "trust-on-first-use", "", "false",
+		"trust the key that the server has at first, and no other from then on, as ssh does",
+		one(parseBool, func(d *draft) *bool { return &d.firstUse })},
+	{serverTrust, "known-servers", "FILE", "",
+		"remember those keys here, not in softether-go/known_servers in the user's directory of settings",
+		one(parsePath, func(d *draft) *string { return &d.knownServers })},
 	{serverTrust, "insecure", "", "false",
 		"accept any server certificate, also that of someone in between",
 		one(parseBool, func(d *draft) *bool { return &d.Trust.Insecure })},

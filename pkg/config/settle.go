@@ -13,12 +13,8 @@ func (l *loader) settle() {
 	d := &l.draft
 	l.settleServer()
 	l.settleMethod()
-	if d.Auth.Method != Anonymous || l.inputs["pass-file"].given() {
-		l.settleSecret(secretPlace{
-			flag: "pass", fileFlag: "pass-file", credentials: []string{"softether-pass", "pass"},
-			into: &d.Auth.Password, file: d.passFile,
-		})
-	}
+	l.settleLogin()
+	l.settleTrust()
 	if d.Proxy.User != "" || l.inputs["proxy-pass-file"].given() {
 		l.settleSecret(secretPlace{
 			flag: "proxy-pass", fileFlag: "proxy-pass-file", credentials: []string{"softether-proxy-pass"},
@@ -78,18 +74,6 @@ func (l *loader) settleServer() {
 	}
 }
 
-func (l *loader) settleMethod() {
-	d := &l.draft
-	switch {
-	case d.plain && d.anonymous:
-		l.problem("anonymous", "sends no password, but -plain-password asks for a way to send one: drop one")
-	case d.plain:
-		d.Auth.Method = PlainPassword
-	case d.anonymous:
-		d.Auth.Method = Anonymous
-	}
-}
-
 // settleRun is for a command with a network of its own. On its terminal
 // we are a guest, so unless asked we only speak of trouble.
 func (l *loader) settleRun() {
@@ -119,7 +103,8 @@ func (l *loader) noteRisks() {
 	} else if d.Mode == ModeNetstack && d.Address.NoDHCP && len(d.Address.DNS) == 0 {
 		l.note("-no-dhcp without -dns: names given to the proxies will not resolve")
 	}
-	if f := l.draft.configFile; f != "" && (l.fromFile("pass") || l.fromFile("proxy-pass") || l.fromFile("proxy-url-pass") || l.fromFile("proxy-header")) {
+	if f := l.draft.configFile; f != "" && (l.fromFile("pass") || l.fromFile("proxy-pass") || l.fromFile("proxy-url-pass") || l.fromFile("proxy-header") ||
+		l.fromFile("pass-hash") || l.fromFile("key-password")) {
 		l.noteReadable(f)
 	}
 }
