@@ -118,6 +118,9 @@ func newFront(args []string, t terminal) (*front, error) {
 		src.Prompt = t.askPassword
 	}
 	cfg, err := config.Load(flags, src)
+	if err == nil && src.Prompt != nil {
+		err = t.askPassphrase(&cfg)
+	}
 	if err != nil {
 		return nil, badConfig(err)
 	}

@@ -42,14 +42,14 @@ func commandEnv(env []string) []string {
 // A vpnOrder is what the front tells the VPN process, beside the link. Where settings
 // came from, as a file or a pipe with the password, may not be there a second time.
 type vpnOrder struct {
-	Args     []string // settings as flags, but for the password
-	Password string
+	Args []string // settings as flags, with their secrets: nobody else reads the socket
 }
 
 func newVPNOrder(cfg config.Config) vpnOrder {
-	o := vpnOrder{Password: cfg.Auth.Password.Reveal()}
+	o := vpnOrder{Args: cfg.SecretFlags()}
 	for _, s := range cfg.Settings {
-		if s.Value == "" || slices.Contains([]string{"config", "mode", "pass", "pass-file"}, s.Name) {
+		if s.Value == "" || s.Value == (config.Secret{}).String() || s.Name == "config" || s.Name == "mode" ||
+			slices.Contains(config.SecretFiles, s.Name) {
 			continue
 		}
 		o.Args = append(o.Args, "-"+s.Name+"="+s.Value)
@@ -62,7 +62,6 @@ func (o vpnOrder) load() (config.Config, error) {
 	return config.Load(o.Args, config.Source{
 		Run:       true,
 		LookupEnv: func(string) (string, bool) { return "", false },
-		Prompt:    func(string) (string, error) { return o.Password, nil },
 	})
 }
 

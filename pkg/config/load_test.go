@@ -387,26 +387,7 @@ func FuzzLoad(f *testing.F) {
 		if !sayable(c) {
 			return
 		}
-		var secrets []string
-		if c.Auth.Password.IsSet() {
-			secrets = append(secrets, "-pass="+c.Auth.Password.Reveal())
-		}
-		if c.Auth.Hash.IsSet() {
-			secrets = append(secrets, "-pass-hash="+c.Auth.Hash.Reveal())
-		}
-		if c.Auth.KeyPassword.IsSet() {
-			secrets = append(secrets, "-key-password="+c.Auth.KeyPassword.Reveal())
-		}
-		if c.Proxy.Password.IsSet() {
-			secrets = append(secrets, "-proxy-pass="+c.Proxy.Password.Reveal())
-		}
-		if c.Way.Proxy.Password.IsSet() {
-			secrets = append(secrets, "-proxy-url-pass="+c.Way.Proxy.Password.Reveal())
-		}
-		for _, h := range c.Way.Headers {
-			secrets = append(secrets, "-proxy-header="+h.Name+":"+h.Value.Reveal())
-		}
-		again := mustLoad(t, setup{file: c.Lines()}, secrets...)
+		again := mustLoad(t, setup{file: c.Lines()}, c.SecretFlags()...)
 		if diff := cmp.Diff(again, c, compareConfig, cmpopts.IgnoreFields(Config{}, "Notes")); diff != "" {
 			t.Errorf("read back -got +want:\n%s\nfrom:\n%s", diff, c.Lines())
 		}

@@ -125,6 +125,29 @@ func parseStoredHash(s string) (Secret, error) {
 	return NewSecret(hex.EncodeToString(b)), nil
 }
 
+// SecretFiles are the options that name a file with a secret which SecretFlags tells.
+var SecretFiles = []string{"pass-file", "pass-hash-file", "key-password-file", "proxy-pass-file", "proxy-url-pass-file"}
+
+// SecretFlags returns the secrets that Settings and Lines do not tell, as flags. They
+// are for handing on where nobody else reads, never for a command line.
+func (c Config) SecretFlags() (flags []string) {
+	for _, s := range []struct {
+		flag  string
+		value Secret
+	}{
+		{"pass", c.Auth.Password}, {"pass-hash", c.Auth.Hash}, {"key-password", c.Auth.KeyPassword},
+		{"proxy-pass", c.Proxy.Password}, {"proxy-url-pass", c.Way.Proxy.Password},
+	} {
+		if s.value.IsSet() {
+			flags = append(flags, "-"+s.flag+"="+s.value.Reveal())
+		}
+	}
+	for _, h := range c.Way.Headers {
+		flags = append(flags, "-proxy-header="+h.Name+":"+h.Value.Reveal())
+	}
+	return flags
+}
+
 // check finds what is missing for the method, and what it has no use for.
 func (a Auth) check() []problem {
 	secrets := []string{"anonymous", "plain-password", "pass", "pass-file", "pass-hash", "pass-hash-file", "cert", "key", "p12", "account"}
