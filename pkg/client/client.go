@@ -135,7 +135,8 @@ type Client struct {
 	dhcp    *dhcp.Client // nil with static addresses
 	backoff backoff
 	state   atomic.Int32
-	since   time.Time // when the current session came up; zero while it is not. Run's only
+	session atomic.Pointer[session.Session] // the last one; nil before the first
+	since   time.Time                       // when the current session came up; zero while it is not. Run's only
 }
 
 // New returns a Client that Run brings to life.
@@ -150,6 +151,15 @@ func New(cfg Config) *Client {
 
 // State returns the present state. It may be called from any goroutine.
 func (c *Client) State() State { return State(c.state.Load()) }
+
+// Stats returns the counters of the session there is or was last. It may be called
+// from any goroutine.
+func (c *Client) Stats() session.Stats {
+	if s := c.session.Load(); s != nil {
+		return s.Stats()
+	}
+	return session.Stats{}
+}
 
 func (c *Client) enter(s State) {
 	c.state.Store(int32(s))
@@ -238,6 +248,7 @@ func (c *Client) once(ctx context.Context) error {
 		return err
 	}
 	defer s.Close()
+	c.session.Store(s)
 	w := s.Welcome()
 	c.cfg.Log.Info("session established", "session", w.SessionName, "hub", c.cfg.Session.Hub,
 		"took", time.Since(begun).Round(time.Millisecond))
