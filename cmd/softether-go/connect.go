@@ -36,6 +36,7 @@ func connect(ctx context.Context, args []string, t terminal) error {
 		return err
 	}
 	defer v.close()
+	v.tables = t.err
 	return v.run(ctx)
 }
 

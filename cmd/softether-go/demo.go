@@ -64,6 +64,7 @@ func (d *demonstration) runVPN(ctx context.Context, socks, web string) error {
 		return fmt.Errorf("%w (demo takes -socks5 and -http with other addresses)", err)
 	}
 	defer v.close()
+	v.tables = d.t.err
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	g, ctx := errgroup.WithContext(ctx)

@@ -32,6 +32,7 @@ type listening struct {
 type server interface {
 	Serve(context.Context, net.Listener) error
 	Shutdown(context.Context) error
+	Stats() proxy.Stats
 }
 
 // openProxies binds all listeners or none.

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/netip"
-	"sync"
+	"os"
+	"time"
 
 	"softether-go/pkg/client"
 	"softether-go/pkg/config"
@@ -21,7 +23,11 @@ type vpn struct {
 	way     *underlay.Dialer // beside the tunnel
 	proxies *proxies
 	client  *client.Client
+	carrier *batches      // between end and client
 	up      chan struct{} // closed when the tunnel is up for the first time
+
+	showEvery time.Duration // between log lines with the counters; 0 means none
+	tables    io.Writer     // for tables of the counters
 }
 
 // newVPN builds everything and binds the listeners, so that what cannot work here
@@ -31,7 +37,7 @@ func newVPN(ctx context.Context, cfg config.Config, log *slog.Logger) (*vpn, err
 	if err != nil {
 		return nil, err
 	}
-	v := &vpn{log: log, proxies: &proxies{}, up: make(chan struct{})}
+	v := &vpn{log: log, proxies: &proxies{}, up: make(chan struct{}), tables: os.Stderr}
 	if v.way, err = newDialer(cfg, v.protect, log); err != nil {
 		return nil, err
 	}
@@ -50,7 +56,7 @@ func newVPNOn(end localEnd, cfg config.Config, log *slog.Logger) (*vpn, error) {
 		end.Close()
 		return nil, err
 	}
-	v := &vpn{log: log, end: end, proxies: &proxies{}, up: make(chan struct{})}
+	v := &vpn{log: log, end: end, proxies: &proxies{}, up: make(chan struct{}), tables: os.Stderr}
 	if v.way, err = newDialer(cfg, v.protect, log); err != nil {
 		end.Close()
 		return nil, err
@@ -67,16 +73,18 @@ func (v *vpn) protect(ctx context.Context, servers []netip.Addr) error {
 // addClient makes the client that joins the local end to the server.
 func (v *vpn) addClient(sc session.Config, cfg config.Config) {
 	log := v.log
+	v.carrier = &batches{Endpoint: v.end}
+	v.showEvery = cfg.Log.Statistics
 	sc.DialContext = v.way.DialContext
 	cc := client.Config{
 		Session:        sc,
 		Servers:        serversOf(cfg.Server, v.way),
 		Hurry:          v.way.Changed(),
-		Endpoint:       v.end,
+		Endpoint:       v.carrier,
 		Configurer:     v.end,
 		ReconnectDelay: cfg.Retry.Delay,
 		ReconnectMax:   cfg.Retry.MaxDelay,
-		OnState:        v.noteUp(),
+		OnState:        v.noteState(),
 		Log:            log,
 	}
 	addressing(&cc, cfg, v.end.MAC(), log)
@@ -104,22 +112,12 @@ func (v *vpn) openEnd(ctx context.Context, cfg config.Config) (err error) {
 	return err
 }
 
-// noteUp closes v.up at the first time.
-func (v *vpn) noteUp() func(client.State) {
-	var once sync.Once
-	return func(s client.State) {
-		if s == client.Up {
-			once.Do(func() { close(v.up) })
-		}
-	}
-}
-
 // run serves until ctx ends or something fails for good. The proxies stop first,
 // while the tunnel still carries their clients' last words.
 func (v *vpn) run(ctx context.Context) error {
 	below, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	parts := []func(context.Context) error{v.client.Run, v.proxies.serve, v.end.watch, v.way.Watch}
+	parts := []func(context.Context) error{v.client.Run, v.proxies.serve, v.end.watch, v.way.Watch, v.showCounters}
 	ended := make(chan error, len(parts))
 	for _, part := range parts {
 		go func() { ended <- part(below) }()

@@ -226,8 +226,9 @@ type Retry struct {
 
 // Log says what to write and in which form.
 type Log struct {
-	Level slog.Level
-	JSON  bool
+	Level      slog.Level
+	JSON       bool
+	Statistics time.Duration // between lines with the counters; 0 means none
 }
 
 // Mode is what the frames are carried to.

@@ -352,6 +352,9 @@ var options = []option{
 	{logging, "log-json", "", "false",
 		"a JSON object per line instead of text",
 		one(parseBool, func(d *draft) *bool { return &d.Log.JSON })},
+	{logging, "stats", "TIME", "",
+		"log the counters every so often, such as 10s; SIGUSR1 has all of them written as a table at any time",
+		one(parseDelay, func(d *draft) *time.Duration { return &d.Log.Statistics })},
 }
 
 func findOption(name string) (option, bool) {
