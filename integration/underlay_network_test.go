@@ -188,6 +188,19 @@ func TestTAPAnotherUplinkTakesOver(t *testing.T) {
 	w.wantRoute(t, farServer, "via "+secondUplink+" dev eth1")
 	w.wantPage(t, internetHost, sitePage)
 	inner.Check(recoverTime)
+
+	// With no network left nothing may go into the tunnel that is not there, and the
+	// machine's own routes come back before ours can.
+	seen = len(c.Log())
+	w.cli.IP("link", "set", "eth1", "down")
+	c.WaitLogAfter(seen, `(?s)cutting a connection.*not connected.*retry_in=[1-9][0-9]*m`, atOnce)
+	seen = len(c.Log())
+	w.cli.IP("link", "set", "eth1", "up")
+	w.cli.IP("route", "add", "default", "via", secondUplink, "metric", "200")
+	c.WaitLogAfter(seen, `(?s)not waiting any longer.*tunnel up`, atOnce)
+	w.wantRoute(t, farServer, "via "+secondUplink+" dev eth1")
+	w.wantPage(t, internetHost, sitePage)
+	inner.Check(recoverTime)
 	c.Terminate()
 }
 
