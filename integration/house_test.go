@@ -20,7 +20,7 @@ import (
 // rooms lists for each package which of ours it may import. Nothing may import
 // what is not in its row.
 var rooms = map[string][]string{
-	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/dhcp", "pkg/frame", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/privnet", "pkg/session", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/wire"},
+	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/dhcp", "pkg/frame", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/privnet", "pkg/session", "pkg/share", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/wire"},
 	"pkg/client":              {"pkg/dhcp", "pkg/frame", "pkg/netcfg", "pkg/session", "pkg/wire"},
 	"pkg/hub":                 {"pkg/frame", "pkg/pack", "pkg/tlsconn", "pkg/wire"},
 	"pkg/hub/gateway":         {"netstack", "pkg/frame", "pkg/netcfg"},
@@ -35,6 +35,7 @@ var rooms = map[string][]string{
 	"pkg/wire":                {"pkg/pack", "pkg/frame"},
 	"pkg/pack":                {},
 	"pkg/tap":                 {"pkg/frame", "pkg/offload"},
+	"pkg/share":               {"pkg/dhcp", "pkg/frame", "pkg/hub", "pkg/netcfg", "pkg/wire"},
 	"pkg/privnet":             {"pkg/netcfg", "pkg/netcfg/host", "pkg/tap"},
 	"pkg/underlay":            {},
 	"pkg/leaktest":            {},
@@ -68,6 +69,7 @@ var outside = map[string][]string{
 	"pkg/frame":              {"golang.org/x/sync"},
 	"pkg/frame/frametest":    {},
 	"pkg/tap":                {"golang.org/x/sys"},
+	"pkg/share":              {"golang.org/x/sync"},
 	"pkg/privnet":            {"golang.org/x/sys"},
 	"pkg/underlay":           {"golang.org/x/sys"},
 	"pkg/netcfg/host":        {"github.com/vishvananda/netlink", "github.com/google/nftables", "github.com/mdlayher/netlink", "golang.org/x/sys"},
