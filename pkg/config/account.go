@@ -216,3 +216,13 @@ func accountLeft(a account.Account, say func(name, value string)) (left []string
 	}
 	return left
 }
+
+// Line returns the word as a line of a config file. Its error does not repeat the
+// value.
+func (w Word) Line() (string, error) {
+	line := w.Name + " " + w.Value
+	if name, value, err := parseLine(line); err != nil || name != w.Name || value != w.Value {
+		return "", fmt.Errorf("%s: its value cannot stand in a config file: it holds what begins a comment, or a control character", w.Name)
+	}
+	return line, nil
+}

@@ -60,6 +60,9 @@ func (l *loader) add(p problem) {
 func (c Config) Validate() error { return join(c.check()) }
 
 func (c Config) check() []problem {
+	if c.Run.Attach != "" {
+		return slices.Concat(c.checkAttach(), c.Address.check(), c.checkMode())
+	}
 	return slices.Concat(c.checkLogin(), c.checkTrust(), c.Way.check(), c.Address.check(), c.checkMode(), c.Retry.check())
 }
 

@@ -200,14 +200,14 @@ func (l *loader) parse() {
 // ask prompts for the password, if it is needed and nothing else gave it.
 func (l *loader) ask() error {
 	c := &l.draft.Config
-	if c.Auth.Method == Anonymous || c.Auth.Method == ByCertificate || c.Auth.Password.IsSet() || c.Auth.Hash.IsSet() {
+	if c.Run.Attach != "" || c.Auth.Method == Anonymous || c.Auth.Method == ByCertificate || c.Auth.Password.IsSet() || c.Auth.Hash.IsSet() {
 		return nil
 	}
 	word, err := l.src.Prompt(fmt.Sprintf("Password for %s at %s: ", c.Auth.User, c.Server.Host))
 	if err != nil {
 		return fmt.Errorf("ask for the password: %w", err)
 	}
-	s, err := parseSecret(word)
+	s, err := ParseSecret(word)
 	if err != nil {
 		return fmt.Errorf("the password is %w", err)
 	}

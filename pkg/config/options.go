@@ -109,7 +109,7 @@ func many[T any](parse func(string) (T, error), at func(*draft) *[]T) value {
 
 // hidden fills a field with a secret.
 func hidden(at func(*draft) *Secret) value {
-	v := one(parseSecret, at)
+	v := one(ParseSecret, at)
 	v.secret = true
 	return v
 }
@@ -332,6 +332,13 @@ var options = []option{
 		"lead a port of this machine to one inside, such as 8080:80: of 127.0.0.1 unless another address stands " +
 			"before it, TCP unless udp/ does",
 		many(parsePublish, func(d *draft) *[]Publish { return &d.Run.Publish })},
+	{runMode, "share", "NAME", "",
+		"one session for all commands that are run with this name, each with an address of its own; the first " +
+			"connects, the last ends it",
+		one(parseShare, func(d *draft) *string { return &d.Run.Share })},
+	{runMode, "attach", "NAME", "",
+		"use the session of a command that was run with -share NAME; needs no server and no login",
+		one(parseShare, func(d *draft) *string { return &d.Run.Attach })},
 	{runMode, "capture", "", "false",
 		"let the command capture the packets of its network, as tcpdump does",
 		one(parseBool, func(d *draft) *bool { return &d.Run.Capture })},

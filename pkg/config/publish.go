@@ -64,8 +64,33 @@ func parsePublish(s string) (Publish, error) {
 	return p, nil
 }
 
-// check finds ports that are asked for twice.
+// parseShare takes the name of a shared session, which becomes that of a file.
+func parseShare(s string) (string, error) {
+	const longest = 40 // a socket's path has 107 bytes at most (unix(7))
+	bad := strings.ContainsFunc(s, func(r rune) bool { return notInDomain(r) })
+	if s == "" || len(s) > longest || bad {
+		return "", fmt.Errorf("%s is not a name of a session: give up to %d letters, digits, dashes and underscores", quote(s), longest)
+	}
+	return s, nil
+}
+
+// checkAttach finds what is about a session of our own, if another's is to be used.
+func (c Config) checkAttach() (ps []problem) {
+	const text = "is about a session of this command's own, but -attach uses another's: drop one of the two"
+	if c.Server.Host != "" {
+		ps = append(ps, problem{flag: "host", text: text})
+	}
+	if c.Auth.User != "" {
+		ps = append(ps, problem{flag: "user", text: text})
+	}
+	return ps
+}
+
+// check finds names and ports that contradict each other.
 func (r Run) check() (ps []problem) {
+	if r.Share != "" && r.Attach != "" {
+		ps = append(ps, problem{flag: "attach", text: "uses the session of another command, which -share does too if there is one: drop one of the two"})
+	}
 	for i, p := range r.Publish {
 		for _, q := range r.Publish[:i] {
 			if p.Network == q.Network && overlap(p.Listen.String(), q.Listen.String()) {

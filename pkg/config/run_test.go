@@ -47,6 +47,26 @@ func TestRunTakesNoSettingsOfOtherModesNorTheyOfIt(t *testing.T) {
 	}
 }
 
+func TestAttachNeedsNoServerAndNoLogin(t *testing.T) {
+	c, err := loadRun("-attach", "office", "-publish", "8080:80")
+	if err != nil || c.Run.Attach != "office" {
+		t.Errorf("got %+v, %v", c.Run, err)
+	}
+	for _, args := range [][]string{
+		{"-attach", "office", "-host", "h"}, {"-attach", "office", "-user", "u"}, {"-attach", "a/b"}, {"-attach", "office", "-share", "x"},
+	} {
+		if _, err := loadRun(args...); err == nil {
+			t.Errorf("%v: want an error", args)
+		}
+	}
+	if _, err := Load([]string{"-attach", "office"}, Source{}); err == nil || !strings.Contains(err.Error(), "-attach: ") {
+		t.Errorf("in another mode: got %v", err)
+	}
+	if _, err := loadRun("-share", "office"); err == nil || !strings.Contains(err.Error(), "-host: ") {
+		t.Errorf("-share without a server: got %v", err)
+	}
+}
+
 func TestPublishSaysWhatIsWrong(t *testing.T) {
 	for _, s := range []string{"", "80", "80:0", "a:80", "80:a", "host:80:80", "1.2.3.4:80", "224.0.0.1:80:80", "sctp/80:80",
 		"::1:80:80", "[::1]:80", "-1:80", "70000:80", "80:70000", "/80:80"} {

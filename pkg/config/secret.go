@@ -57,8 +57,8 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // LogValue returns a placeholder.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// parseSecret never repeats its input in an error.
-func parseSecret(s string) (Secret, error) {
+// ParseSecret takes a password, and never repeats its input in an error.
+func ParseSecret(s string) (Secret, error) {
 	switch {
 	case len(s) > maxSecret:
 		return Secret{}, fmt.Errorf("longer than the %d bytes a server takes", maxSecret)
@@ -68,9 +68,9 @@ func parseSecret(s string) (Secret, error) {
 	return NewSecret(s), nil
 }
 
-// readSecret reads a password from a file, less one newline at its end. An empty
+// ReadSecret reads a password from a file, less one newline at its end. An empty
 // file is taken for a mistake, unlike an empty -pass.
-func readSecret(path string) (Secret, error) {
+func ReadSecret(path string) (Secret, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return Secret{}, err // it names the operation and the path
@@ -88,7 +88,7 @@ func readSecret(path string) (Secret, error) {
 	if text == "" {
 		return Secret{}, fmt.Errorf("%s is empty", path)
 	}
-	s, err := parseSecret(text)
+	s, err := ParseSecret(text)
 	if err != nil {
 		return Secret{}, fmt.Errorf("%s: %w", path, err)
 	}
@@ -127,7 +127,7 @@ func (l *loader) settleSecret(p secretPlace) {
 	case word.given() && word.origin > file.origin:
 		return
 	}
-	s, err := readSecret(p.file)
+	s, err := ReadSecret(p.file)
 	if err != nil {
 		l.problem(p.fileFlag, err.Error())
 		l.failed[p.flag] = true // so that nobody complains that it is missing
@@ -146,7 +146,7 @@ func (l *loader) findCredential(p secretPlace) {
 	}
 	for _, name := range p.credentials {
 		path := filepath.Join(dir, name)
-		s, err := readSecret(path)
+		s, err := ReadSecret(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}

@@ -249,7 +249,7 @@ func TestPasswordFiles(t *testing.T) {
 		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := readSecret(path)
+		s, err := ReadSecret(path)
 		if s.Reveal() != tt.want || (err == nil) != (tt.wantErr == "") || !strings.HasSuffix(message(err), tt.wantErr) {
 			t.Errorf("%s: got %q, %v, want %q, %q", tt.name, s.Reveal(), err, tt.want, tt.wantErr)
 		}
@@ -258,7 +258,7 @@ func TestPasswordFiles(t *testing.T) {
 		}
 	}
 	for _, path := range []string{filepath.Join(dir, "missing"), dir} {
-		if _, err := readSecret(path); err == nil || !strings.Contains(err.Error(), path) {
+		if _, err := ReadSecret(path); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}

@@ -66,7 +66,7 @@ func parseProxyURL(s string) (ProxyURL, error) {
 		}
 	}
 	if word, ok := u.User.Password(); ok {
-		if p.Password, err = parseSecret(word); err != nil {
+		if p.Password, err = ParseSecret(word); err != nil {
 			return ProxyURL{}, fmt.Errorf("its password is %w", err)
 		}
 	}
