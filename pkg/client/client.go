@@ -93,10 +93,11 @@ type Config struct {
 	// Adjust, if set, changes what a lease says before it is applied.
 	Adjust func(netcfg.Config) netcfg.Config
 
-	ReconnectDelay time.Duration // base of the delays; 0 means 5 s
-	ReconnectMax   time.Duration // their limit; 0 means 1 min, or ReconnectDelay if longer
-	OnState        func(State)   // told of each new state, must not block; may be nil
-	Log            *slog.Logger  // nil discards
+	ReconnectDelay time.Duration      // base of the delays; 0 means 5 s
+	ReconnectMax   time.Duration      // their limit; 0 means 1 min, or ReconnectDelay if longer
+	OnState        func(State)        // told of each new state, must not block; may be nil
+	OnWelcome      func(wire.Welcome) // told what the server says of each session, must not block; may be nil
+	Log            *slog.Logger       // nil discards
 }
 
 // A Server is one that the hub may be found at.
@@ -116,6 +117,9 @@ func (c Config) withDefaults() Config {
 	if c.Servers == nil {
 		only := []Server{{c.Session.Host, c.Session.Port}}
 		c.Servers = func(context.Context) []Server { return only }
+	}
+	if c.OnWelcome == nil {
+		c.OnWelcome = func(wire.Welcome) {}
 	}
 	if c.OnState == nil {
 		c.OnState = func(State) {}
@@ -253,6 +257,7 @@ func (c *Client) once(ctx context.Context) error {
 	c.cfg.Log.Info("session established", "session", w.SessionName, "hub", c.cfg.Session.Hub,
 		"took", time.Since(begun).Round(time.Millisecond))
 	c.showWelcome(w)
+	c.cfg.OnWelcome(w)
 	return c.carry(ctx, s, begun)
 }
 
