@@ -25,7 +25,7 @@ var exitCodes = []struct {
 	{exitOK, "stopped as asked"},
 	{exitFailure, "something local failed: a listener, a file, the network stack"},
 	{exitUsage, "the flags, environment or config file are wrong"},
-	{exitRefused, "the server refused for good: password, user, hub, policy"},
+	{exitRefused, "the server, or a proxy before it, refused for good: password, user, hub, policy"},
 	{exitUntrusted, "the server's certificate is not trusted"},
 	{exitForced, "a second signal ended it at once"},
 }
