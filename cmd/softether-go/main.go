@@ -50,6 +50,10 @@ func commands() []command {
 		{"", "[flags]", "join a hub, with proxies or a network interface, until stopped", connect},
 		{"run", "[flags] -- COMMAND", "run a command with a network of its own in the hub, without root", runCommand},
 		{"demo", "[flags]", "try it without a server: an embedded hub, a tunnel through it, proxies, a page", demo},
+		{"import", "FILE.vpn [FILE.conf]", "turn an account of the official client into a config file", importAccount},
+		{"export", "FILE.vpn [flags]", "turn settings into an account for the official client", exportAccount},
+		{"passwd", "[flags]", "change the user's password on the server; -new-pass-file FILE has the new one", changePassword},
+		{"hash", "-user NAME", "print the hash of a password, for -pass-hash", printHash},
 		{"cleanup", "", "remove what killed instances left on this machine (routes, marks, name servers)", cleanUp},
 		{"config", "[flags]", "print the settings that the flags, environment and config file come to", printConfig},
 		{"version", "", "print the version", printVersion},
@@ -110,7 +114,7 @@ func printHelp(_ context.Context, _ []string, t terminal) error {
 		"without root, TAP device or helper; or, as root, by a network interface.\n\nUsage:\n")
 	for _, c := range commands() {
 		left := strings.TrimSpace("softether-go " + c.name)
-		fmt.Fprintf(&b, "  %-32s%s\n", strings.TrimSpace(left+" "+c.args), c.help)
+		fmt.Fprintf(&b, "  %-47s%s\n", strings.TrimSpace(left+" "+c.args), c.help)
 	}
 	b.WriteString("\nExample:\n  softether-go -host vpn.example.com -user alice -socks5 127.0.0.1:1080\n" +
 		"  curl -x socks5h://127.0.0.1:1080 http://files.corp/\n" +
