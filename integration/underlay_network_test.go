@@ -43,7 +43,7 @@ var waitingFlags = flags{"host": farServer, "reconnect-delay": "10m", "reconnect
 // from waits until the only connection to the server comes from a local address.
 func (w *uplinkedWorld) from(t testing.TB, local string) {
 	t.Helper()
-	eventually(t, 10*time.Second, "the connection is from "+local, func() error {
+	eventually(t, atOnce, "the connection is from "+local, func() error {
 		out, err := w.cli.Command("ss", "-Htn", "state", "established", "dst", farServer).CombinedOutput()
 		if err != nil {
 			t.Fatalf("ss: %v\n%s", err, out)
@@ -67,13 +67,15 @@ func (p *process) established() int {
 	return len(regexp.MustCompile(`msg="session established"`).FindAllString(p.Log(), -1))
 }
 
-// cutAndUp wants a connection to be cut because of a change, and the next session to
-// come up after it, long before the session's time-out.
-func (p *process) cutAndUp(seen int, cause string) {
-	p.t.Helper()
-	p.WaitLogAfter(seen, `(?s)cutting a connection that leads nowhere.*cause="`+cause+`.*session lost.*not waiting any longer.*tunnel up`, atOnce)
+// takesOver wants a client's connection to be cut because of a change, and the next
+// one to come from a local address, long before the session's time-out and before the
+// wait between attempts has passed.
+func (w *uplinkedWorld) takesOver(p *process, seen int, cause, local string) {
+	w.t.Helper()
+	p.WaitLogAfter(seen, `cutting a connection that leads nowhere.*cause="`+cause, atOnce)
+	w.from(w.t, local)
 	if log := p.Log()[seen:]; strings.Contains(log, "is silent") {
-		p.t.Errorf("a time-out was waited for:\n%s", log)
+		w.t.Errorf("a time-out was waited for:\n%s", log)
 	}
 }
 
@@ -111,8 +113,7 @@ func TestAnotherUplinkTakesOver(t *testing.T) {
 
 	seen := len(c.Log())
 	w.cli.IP("link", "set", "eth0", "down")
-	c.cutAndUp(seen, "its interface is down")
-	w.from(t, secondLocal)
+	w.takesOver(c.process, seen, "its interface is down", secondLocal)
 	inner.Check(recoverTime)
 
 	w.cli.IP("link", "set", "eth0", "up") // its routes went with it
@@ -123,8 +124,7 @@ func TestAnotherUplinkTakesOver(t *testing.T) {
 
 	seen = len(c.Log())
 	w.cli.IP("address", "del", secondLocal+"/24", "dev", "eth1")
-	c.cutAndUp(seen, "its address is gone")
-	w.from(t, clientAddress)
+	w.takesOver(c.process, seen, "its address is gone", clientAddress)
 	inner.Check(recoverTime)
 
 	seen = len(c.Log())
@@ -133,11 +133,10 @@ func TestAnotherUplinkTakesOver(t *testing.T) {
 	c.Looks(seen)
 	seen = len(c.Log())
 	w.srv.ns.IP("link", "set", "eth0", "down") // as if the cable were pulled
-	c.cutAndUp(seen, "its interface has lost its link, and there is another way")
-	w.from(t, secondLocal)
+	w.takesOver(c.process, seen, "its interface has lost its link, and there is another way", secondLocal)
 	inner.Check(recoverTime)
-	if got := c.established(); got != 4 {
-		t.Errorf("%d sessions, want 4", got)
+	if got := c.established(); got > 4 {
+		t.Errorf("%d sessions for three losses", got)
 	}
 }
 
@@ -153,13 +152,11 @@ func TestTheNetworksReturnEndsTheWait(t *testing.T) {
 	seen := len(c.Log())
 	w.cli.IP("link", "set", "eth1", "down")
 	w.cli.IP("link", "set", "eth0", "down")
-	c.WaitLogAfter(seen, `(?s)cutting a connection.*not connected.*network is unreachable.*retry_in=[1-9][0-9]*m`, atOnce)
-	seen = len(c.Log())
+	c.WaitLogAfter(seen, `(?s)cutting a connection.*network is unreachable`, atOnce)
 	w.cli.IP("link", "set", "eth1", "up")
 	w.cli.IP("route", "add", "default", "via", secondUplink)
-	c.WaitLogAfter(seen, `(?s)not waiting any longer.*tunnel up`, atOnce)
-	inner.Check(recoverTime)
 	w.from(t, secondLocal)
+	inner.Check(recoverTime)
 }
 
 // Proves the same in TAP mode with everything in the tunnel, where the routes around it
@@ -183,8 +180,7 @@ func TestTAPAnotherUplinkTakesOver(t *testing.T) {
 	}
 	seen = len(c.Log())
 	w.cli.IP("link", "set", "eth0", "down")
-	c.cutAndUp(seen, "its interface is down")
-	w.from(t, secondLocal)
+	w.takesOver(c.process, seen, "its interface is down", secondLocal)
 	w.wantRoute(t, farServer, "via "+secondUplink+" dev eth1")
 	w.wantPage(t, internetHost, sitePage)
 	inner.Check(recoverTime)
@@ -193,11 +189,11 @@ func TestTAPAnotherUplinkTakesOver(t *testing.T) {
 	// machine's own routes come back before ours can.
 	seen = len(c.Log())
 	w.cli.IP("link", "set", "eth1", "down")
-	c.WaitLogAfter(seen, `(?s)cutting a connection.*not connected.*retry_in=[1-9][0-9]*m`, atOnce)
-	seen = len(c.Log())
+	c.WaitLogAfter(seen, `(?s)cutting a connection.*(no route to host|network is unreachable)`, atOnce)
 	w.cli.IP("link", "set", "eth1", "up")
 	w.cli.IP("route", "add", "default", "via", secondUplink, "metric", "200")
-	c.WaitLogAfter(seen, `(?s)not waiting any longer.*tunnel up`, atOnce)
+	w.from(t, secondLocal)
+	c.WaitUp()
 	w.wantRoute(t, farServer, "via "+secondUplink+" dev eth1")
 	w.wantPage(t, internetHost, sitePage)
 	inner.Check(recoverTime)
@@ -290,6 +286,39 @@ func TestSeveralServers(t *testing.T) {
 			}
 			if got := regexp.MustCompile(`msg=connecting (.*)`).FindStringSubmatch(c.Log()); got == nil || got[1] != row.first {
 				t.Errorf("first server: got %v, want %s", got, row.first)
+			}
+			c.Terminate()
+		})
+	}
+}
+
+// Proves that servers are reached by IPv6, and by the other family where one leads
+// nowhere.
+func TestServersByIPv6(t *testing.T) {
+	t.Parallel()
+	const server6, local6, dead6 = "2001:db8:18::1", "2001:db8:18::2", "2001:db8:18::dead"
+	w := newWorld(t)
+	w.srv.ns.IP("address", "add", server6+"/64", "dev", "eth0", "nodad")
+	w.cli.IP("address", "add", local6+"/64", "dev", "eth0", "nodad")
+	for _, row := range []struct {
+		name, hosts string // of /etc/hosts
+		flags       flags
+		remote      string
+	}{
+		{"an address", "", flags{"host": "[" + server6 + "]:443", "port": absent}, "[" + server6 + "]:443"},
+		{"a name with both", server6 + " both.test\n" + serverAddress + " both.test\n", flags{"host": "both.test"}, "[" + server6 + "]:443"},
+		{"a name whose IPv6 address leads nowhere", dead6 + " half.test\n" + serverAddress + " half.test\n", flags{"host": "half.test"}, serverAddress + ":443"},
+		{"from an IPv6 address", serverAddress + " bound.test\n" + server6 + " bound.test\n", flags{"host": "bound.test", "bind-address": local6}, "[" + server6 + "]:443"},
+		{"from an IPv4 address", server6 + " bound.test\n" + serverAddress + " bound.test\n", flags{"host": "bound.test", "bind-address": clientAddress}, serverAddress + ":443"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := w.in(t)
+			w.Hosts("127.0.0.1 localhost\n" + row.hosts)
+			c := w.StartClient(usualFlags.with(row.flags))
+			c.WaitUp()
+			out, err := w.cli.Command("ss", "-Htn", "state", "established", "dport", "=", ":443").CombinedOutput()
+			if err != nil || !strings.Contains(string(out), " "+row.remote) {
+				t.Errorf("sockets: got %s, %v, want one to %s", out, err, row.remote)
 			}
 			c.Terminate()
 		})

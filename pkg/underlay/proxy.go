@@ -61,7 +61,7 @@ var (
 	errNotSOCKS4 = errors.New("it does not answer as a SOCKS4 proxy; are the scheme and port in its URL right?")
 	errNotSOCKS5 = errors.New("it does not answer as a SOCKS5 proxy; are the scheme and port in its URL right?")
 	errHungUp    = errors.New("it closed the connection without an answer")
-	errNoAnswer  = errors.New("it took the connection and did not answer in time; are the scheme and port in its URL right?")
+	errNoAnswer  = errors.New("it took the connection and did not answer in time; does it reach the server, and are the scheme and port in its URL right?")
 )
 
 func errBadLogin(how string) error {
