@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -94,9 +95,9 @@ func findCommand(name string) (string, error) {
 type front struct {
 	log     *slog.Logger
 	room    *privnet.Room
-	vpn     *exec.Cmd
-	control *privnet.Socket // its end tells the VPN process to stop
-	vpnDone chan error      // one value
+	vpn     *exec.Cmd       // nil if the session is another command's
+	control *privnet.Socket // to the VPN process; its end tells that to stop
+	vpnDone chan error      // one value, when the VPN process does nothing for us any more
 
 	started bool
 	exit    *privnet.Exit // of the command, once it has ended
@@ -113,6 +114,33 @@ func newFront(args []string, t terminal) (*front, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg, err := loadRunConfig(flags, t)
+	if err != nil {
+		return nil, err
+	}
+	f := &front{log: newLogger(cfg.Log, t), vpnDone: make(chan error, 1)}
+	reply, err := f.reachVPN(cfg)
+	if err != nil {
+		return nil, err
+	}
+	f.room, err = privnet.Start(privnet.Config{
+		Spec:    privnet.Spec{MAC: reply.MAC, SLAAC: !cfg.Run.NoIPv6, Capture: cfg.Run.Capture},
+		Program: []string{os.Args[0], initCommand},
+		Path:    path, Args: argv,
+	})
+	if err != nil {
+		f.control.Close()
+		f.stopVPN()
+		return nil, fmt.Errorf("run: %w", err)
+	}
+	defer f.room.Link.Close()
+	if err := f.control.Send(vpnOrder{}, f.room.Link); err != nil {
+		f.log.Debug("the VPN process is gone", "cause", err) // it tells why by its end
+	}
+	return f, nil
+}
+
+func loadRunConfig(flags []string, t terminal) (config.Config, error) {
 	src := config.Source{Run: true}
 	if term.IsTerminal(int(t.in.Fd())) {
 		src.Prompt = t.askPassword
@@ -121,60 +149,141 @@ func newFront(args []string, t terminal) (*front, error) {
 	if err == nil && src.Prompt != nil {
 		err = t.askPassphrase(&cfg)
 	}
+	return cfg, badConfig(err)
+}
+
+// reachVPN connects to the VPN process that is to serve the command, and starts it unless
+// the session is to be one that there is already.
+func (f *front) reachVPN(cfg config.Config) (vpnReply, error) {
+	if cfg.Run.Share == "" && cfg.Run.Attach == "" {
+		return f.startVPN(cfg)
+	}
+	path, err := shareSocket(cfg.Run.Share + cfg.Run.Attach) // one of them
 	if err != nil {
-		return nil, badConfig(err)
+		return vpnReply{}, fmt.Errorf("run: %w", err)
 	}
-	f := &front{log: newLogger(cfg.Log, t), vpnDone: make(chan error, 1)}
-	f.room, err = privnet.Start(privnet.Config{
-		Spec:    privnet.Spec{MAC: ownMAC(cfg.Address), SLAAC: !cfg.Run.NoIPv6, Capture: cfg.Run.Capture},
-		Program: []string{os.Args[0], initCommand},
-		Path:    path, Args: argv,
-	})
+	unlock, err := lockShare(path)
 	if err != nil {
-		return nil, fmt.Errorf("run: %w", err)
+		return vpnReply{}, fmt.Errorf("run: %w", err)
 	}
-	defer f.room.Link.Close()
-	if err := f.startVPN(cfg); err != nil {
-		f.room.Close()
-		return nil, fmt.Errorf("run: start the VPN process: %w", err)
+	defer unlock()
+	f.control, err = privnet.Connect(path)
+	switch {
+	case err == nil:
+		reply, err := f.order(cfg)
+		if err == nil {
+			go f.listen()
+		}
+		return reply, err
+	case cfg.Run.Attach != "":
+		return vpnReply{}, fmt.Errorf("run: there is no session %q to attach to: start it with softether-go run -share %[1]s", cfg.Run.Attach)
 	}
-	return f, nil
+	return f.startVPN(cfg)
+}
+
+// order tells the VPN process what to do and returns its answer.
+func (f *front) order(cfg config.Config) (r vpnReply, err error) {
+	if err = f.control.Send(newVPNOrder(cfg)); err == nil {
+		_, err = f.control.Receive(&r)
+	}
+	switch {
+	case err != nil:
+		err = fmt.Errorf("run: the VPN process does not answer: %w", err)
+	case r.Error != "":
+		err = r.failure()
+	default:
+		return r, nil
+	}
+	f.control.Close()
+	return r, err
+}
+
+// listen waits for the end of what a VPN process does for us that is not our child.
+func (f *front) listen() {
+	var r vpnReply
+	_, err := f.control.Receive(&r)
+	switch {
+	case err != nil:
+		f.vpnDone <- errors.New("run: the process that holds the shared session has ended")
+	default:
+		f.vpnDone <- r.failure()
+	}
 }
 
 // startVPN starts the process that holds the session. It has none of the descriptors
 // that the command inherits but for standard error, and is in a session of its own, where
 // no terminal reaches it.
-func (f *front) startVPN(cfg config.Config) error {
+func (f *front) startVPN(cfg config.Config) (vpnReply, error) {
 	control, theirs, err := privnet.Pair()
 	if err != nil {
-		return err
+		return vpnReply{}, err
 	}
 	defer theirs.Close()
 	if f.control, err = privnet.NewSocket(control); err != nil {
-		return err
-	}
-	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		f.log.Debug("the VPN process may hold descriptors of the command", "cause", err) // Linux before 5.11
+		return vpnReply{}, err
 	}
 	f.vpn = &exec.Cmd{Path: "/proc/self/exe", Args: []string{os.Args[0], vpnCommand}, Stderr: os.Stderr,
 		ExtraFiles: []*os.File{theirs}, SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
-	if err := f.vpn.Start(); err != nil {
+	restore := withholdDescriptors()
+	err = f.vpn.Start()
+	restore()
+	if err != nil {
 		f.control.Close()
-		return err
+		return vpnReply{}, fmt.Errorf("run: start the VPN process: %w", err)
 	}
-	go func() { f.vpnDone <- f.vpn.Wait() }()
-	return f.control.Send(newVPNOrder(cfg), f.room.Link)
+	theirs.Close()
+	reply, err := f.order(cfg)
+	if err != nil {
+		if end := f.vpn.Wait(); end != nil { // it has said why
+			err = vpnEnd(end)
+		}
+		return reply, err
+	}
+	if cfg.Run.Share != "" { // it may outlive us
+		go f.listen()
+		return reply, nil
+	}
+	go func() { f.vpnDone <- vpnEnd(f.vpn.Wait()) }()
+	return reply, nil
 }
 
-// stopVPN lets the VPN process say goodbye to the server.
+// withholdDescriptors keeps the next child from inheriting what our parent had us
+// inherit, until restore is called.
+func withholdDescriptors() (restore func()) {
+	var inherited []int
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return func() {}
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= 2 {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			inherited = append(inherited, fd)
+			unix.CloseOnExec(fd)
+		}
+	}
+	return func() {
+		for _, fd := range inherited {
+			_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0) // it was ours to change a moment ago
+		}
+	}
+}
+
+// stopVPN waits until the VPN process, which sees that the namespace ends, has given the
+// address back and said goodbye. It returns how that ended.
 func (f *front) stopVPN() (how error) {
-	f.control.Close()
+	defer f.control.Close()
 	select {
 	case how = <-f.vpnDone:
 	case <-time.After(vpnStopTime):
-		f.log.Warn("the VPN process does not stop, so it is killed")
-		_ = f.vpn.Process.Kill() // it may have ended just now
-		how = <-f.vpnDone
+		f.control.Close()
+		how = errors.New("run: the VPN process does not stop")
+		if f.vpn != nil && f.vpn.Process.Kill() == nil {
+			f.log.Warn("the VPN process does not stop, so it is killed")
+		}
 	}
 	f.vpnDone <- how // for who asks next
 	return how
@@ -198,9 +307,11 @@ func (f *front) wait(signals <-chan os.Signal) error {
 			f.vpnDone <- err // for who asks next
 			vpnDone = nil
 			if !f.started {
-				return vpnEnd(err)
+				return err
 			}
-			f.log.Error("the VPN process has ended, so the command has no network any more", "cause", err)
+			if f.exit == nil {
+				f.log.Error("the VPN process has ended, so the command has no network any more")
+			}
 		}
 	}
 }
@@ -222,7 +333,7 @@ func vpnEnd(err error) error {
 func (f *front) ended() error {
 	switch {
 	case f.exit == nil && !f.started: // for want of a VPN process
-		return vpnEnd(f.stopVPN())
+		return f.stopVPN()
 	case f.exit == nil:
 		return errors.New("run: the command's first process was killed, and the command with it")
 	case f.exit.Why != "":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -65,8 +66,19 @@ func (o vpnOrder) load() (config.Config, error) {
 	})
 }
 
+// A vpnReply is what the VPN process tells the front: at first which address the command's
+// interface is to have, later at most why there is no network any more.
+type vpnReply struct {
+	MAC   net.HardwareAddr
+	Error string
+	Code  int // the exit code that goes with the error
+}
+
+// failure is what the reply's error is to the front.
+func (r vpnReply) failure() error { return commandExit{r.Code, errors.New(r.Error)} }
+
 // runVPN is the process that holds the session, until the front or the namespace
-// has ended.
+// has ended, or with -share the last of those that use it.
 func runVPN(ctx context.Context, args []string, t terminal) error {
 	nameProcess()
 	if len(args) > 0 {
@@ -78,9 +90,8 @@ func runVPN(ctx context.Context, args []string, t terminal) error {
 	}
 	defer control.Close()
 	var o vpnOrder
-	files, err := control.Receive(&o)
-	if err != nil || len(files) != 1 {
-		return errors.Join(errors.New("run: the front has ended"), err)
+	if _, err := control.Receive(&o); err != nil {
+		return nil // the front has ended
 	}
 	cfg, err := o.load()
 	if err != nil {
@@ -88,20 +99,40 @@ func runVPN(ctx context.Context, args []string, t terminal) error {
 	}
 	halveThreads()
 	log := newLogger(cfg.Log, t)
-	for _, note := range cfg.Notes {
-		log.Warn(note)
+	if cfg.Run.Share != "" {
+		return serveShare(ctx, cfg, control, log)
 	}
-	link, err := privnet.NewLink(files[0], log)
-	if err != nil {
+	if err := control.Send(vpnReply{MAC: ownMAC(cfg.Address)}); err != nil {
+		return nil
+	}
+	link, err := receiveLink(control, log)
+	if link == nil {
 		return err
 	}
+	sayNotes(cfg, log)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		_, _ = control.Receive(&vpnOrder{}) // there is no second one
+		_, _ = control.Receive(&vpnOrder{}) // there are no more
 		cancel()
 	}()
 	return serveRoom(ctx, cfg, link, log)
+}
+
+// sayNotes says what deserves a warning, once it is known that it matters.
+func sayNotes(cfg config.Config, log *slog.Logger) {
+	for _, note := range cfg.Notes {
+		log.Warn(note)
+	}
+}
+
+// receiveLink waits for the namespace, which may not come: then it returns nil.
+func receiveLink(control *privnet.Socket, log *slog.Logger) (*privnet.Link, error) {
+	files, err := control.Receive(&vpnOrder{})
+	if err != nil || len(files) == 0 {
+		return nil, nil // the front could not make it, and says so
+	}
+	return privnet.NewLink(files[0], log)
 }
 
 // serveRoom gives the namespace its network until ctx or the namespace ends.

@@ -53,6 +53,46 @@ func NewSocket(f *os.File) (*Socket, error) {
 	return &Socket{c: u}, nil
 }
 
+// Connect connects to who listens at a path.
+func Connect(path string) (*Socket, error) {
+	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return nil, err
+	}
+	return &Socket{c: c}, nil
+}
+
+// A Listener takes connections at a path.
+type Listener struct{ l *net.UnixListener }
+
+// Listen listens at a path, in place of a socket there that nobody listens at any more.
+func Listen(path string) (*Listener, error) {
+	if s, err := Connect(path); err == nil {
+		s.Close()
+		return nil, fmt.Errorf("%s: somebody listens there already", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return nil, err
+	}
+	return &Listener{l}, nil
+}
+
+// Accept waits for a connection. After Close it fails.
+func (l *Listener) Accept() (*Socket, error) {
+	c, err := l.l.AcceptUnix()
+	if err != nil {
+		return nil, err
+	}
+	return &Socket{c: c}, nil
+}
+
+// Close removes the socket at the path too.
+func (l *Listener) Close() error { return l.l.Close() }
+
 // Send sends a message with copies of files, which stay the caller's.
 func (s *Socket) Send(m any, files ...*os.File) error {
 	b, err := json.Marshal(m)
