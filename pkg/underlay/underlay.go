@@ -50,9 +50,9 @@ const (
 // A Dialer opens TCP connections to one server. The zero value is ready. It may be
 // used from several goroutines.
 type Dialer struct {
-	// Protect is told all addresses of the server, or of
-	// the proxy before it, ahead of each attempt and keeps the way to them outside the
-	// tunnel; an error ends the attempt. It may be nil.
+	// Protect is told all addresses of the server, or of the proxy before it, ahead of
+	// each attempt and keeps the way to them outside the tunnel; an error ends the
+	// attempt. It may be nil.
 	Protect func(context.Context, []netip.Addr) error
 	// Via chooses the proxy to go through; nil, or if it returns nil, none.
 	Via  func(host string, port uint16) *Proxy
@@ -61,8 +61,7 @@ type Dialer struct {
 
 	lookup  func(ctx context.Context, network, host string) ([]netip.Addr, error) // nil means the system's resolver
 	connect func(ctx context.Context, network, address string) (net.Conn, error)  // nil means a net.Dialer
-
-	system system
+	system  system
 
 	mu   sync.Mutex              // guards the fields below
 	last map[string][]netip.Addr // by name: the addresses a connection was made to
