@@ -94,7 +94,7 @@ func TestErrorsDoNotRepeatAPassword(t *testing.T) {
 		{"in a proxy's URL without its host", setup{}, with("-proxy", "http://me:"+marker)},
 		{"in a proxy's URL of another kind", setup{}, with("-proxy", "ftp://me:"+marker+"@proxy")},
 		{"in a SOCKS4 proxy's URL", setup{}, with("-proxy", "socks4://me:"+marker+"@proxy")},
-		{"in a proxy's URL and beside it", setup{}, with("-proxy", "http://me:"+marker+"@proxy", "-proxy-url-pass", marker)},
+		{"in a proxy's URL and beside it", setup{}, with("-proxy", "http://me:"+marker+"@proxy", "-proxy-url-pass", marker+"x")},
 		{"in HTTPS_PROXY", setup{env: map[string]string{"HTTPS_PROXY": "http://:" + marker + "@proxy"}}, with("-proxy-from-env")},
 		{"in a proxy's header", setup{}, with("-proxy", "http://proxy", "-proxy-header", marker)},
 		{"beside a proxy without a user", setup{}, with("-proxy", "http://proxy", "-proxy-url-pass", marker, "-port", "x")},

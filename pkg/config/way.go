@@ -171,7 +171,7 @@ func (l *loader) settleProxy() {
 	p := &d.Way.Proxy
 	word, file := l.inputs["proxy-url-pass"], l.inputs["proxy-url-pass-file"]
 	switch {
-	case p.Password.IsSet() && (word.given() || file.given()):
+	case p.Password.IsSet() && (file.given() || word.given() && !p.Password.Equal(d.proxyURLPass)):
 		flag := "proxy-url-pass"
 		if !word.given() {
 			flag = "proxy-url-pass-file"

@@ -80,6 +80,8 @@ func TestTheWayToTheServer(t *testing.T) {
 			Way{Proxy: ProxyURL{"http", "proxy", 3128, "me", NewSecret("pw")}}},
 		{"a password in the URL", nil, "-proxy socks5://me:pw@proxy", Way{Proxy: ProxyURL{"socks5", "proxy", 1080, "me", NewSecret("pw")}}},
 		{"a user without a password", nil, "-proxy http://me@proxy", Way{Proxy: ProxyURL{Scheme: "http", Host: "proxy", Port: 80, User: "me"}}},
+		{"the environment's, with the same password beside it", env, "-proxy-from-env -proxy-url-pass pw",
+			Way{Proxy: ProxyURL{"http", "proxy", 3128, "me", NewSecret("pw")}, FromEnv: true}},
 		{"the environment's", env, "-proxy-from-env", Way{Proxy: ProxyURL{"http", "proxy", 3128, "me", NewSecret("pw")}, FromEnv: true}},
 		{"the environment's, and none there", nil, "-proxy-from-env", Way{FromEnv: true}},
 		{"headers", nil, "-proxy http://proxy -proxy-header X-A:1,2 -proxy-header X-B:",
