@@ -269,3 +269,40 @@ func beyondProxy(w *proxiedWorld) *routedWorld {
 	servePage(w.srv.ns, besidePage)
 	return &routedWorld{w.world}
 }
+
+// Proves that a command's own network comes by the proxy too, wherever its settings
+// are from, and that the command learns no password by it.
+func TestRunThroughAProxy(t *testing.T) {
+	t.Parallel()
+	w := newProxiedWorld(t)
+	const login = serverAddress + ":" + httpPort
+	for _, row := range []struct {
+		name  string
+		flags flags
+		env   string
+	}{
+		{"by flags", flags{"proxy": "http://" + proxyUser + "@" + login, "proxy-url-pass-file": proxyPasswordFile(t, proxyPassword)}, "LC_ALL=C"},
+		{"by a variable of ours", nil, "SOFTETHER_PROXY=http://" + proxyUser + ":" + proxyPassword + "@" + login},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			cmd := w.in(t).RunCommand(runFlags.with(flags{"host": farServer}).with(row.flags),
+				"sh", "-c", "env; exec curl --silent --show-error --fail --max-time 10 http://"+w.siteAddress()+"/")
+			cmd.Env = append(cmd.Env, row.env)
+			out, errs, code := finish(t, cmd)
+			if code != 0 || !strings.HasSuffix(out, sitePage) {
+				t.Errorf("code %d, got %s\n%s, want the page", code, out, errs)
+			}
+			if strings.Contains(out+errs, proxyPassword) {
+				t.Errorf("the command or the log shows the proxy's password:\n%s\n%s", out, errs)
+			}
+		})
+	}
+	t.Run("by the variable of many programs", func(t *testing.T) {
+		cmd := w.in(t).RunCommand(runFlags.with(flags{"host": farServer, "proxy-from-env": "true"}),
+			"curl", "--noproxy", "*", "--silent", "--show-error", "--fail", "--max-time", "10", "http://"+w.siteAddress()+"/")
+		cmd.Env = append(cmd.Env, "HTTPS_PROXY=http://"+proxyUser+":"+proxyPassword+"@"+login)
+		if out, errs, code := finish(t, cmd); code != 0 || out != sitePage {
+			t.Errorf("code %d, got %s\n%s, want the page", code, out, errs)
+		}
+	})
+}

@@ -61,8 +61,13 @@ func newVPNOrder(cfg config.Config) vpnOrder {
 // load gives the settings back.
 func (o vpnOrder) load() (config.Config, error) {
 	return config.Load(o.Args, config.Source{
-		Run:       true,
-		LookupEnv: func(string) (string, bool) { return "", false },
+		Run: true,
+		LookupEnv: func(name string) (string, bool) {
+			if strings.EqualFold(name, "HTTPS_PROXY") { // for -proxy-from-env
+				return os.LookupEnv(name)
+			}
+			return "", false
+		},
 	})
 }
 
