@@ -35,8 +35,10 @@ func runInit(_ context.Context, args []string, _ terminal) error {
 
 // commandEnv is the environment without what only we are to know.
 func commandEnv(env []string) []string {
+	secrets := config.SecretVariables()
 	return slices.DeleteFunc(slices.Clone(env), func(v string) bool {
-		return strings.HasPrefix(v, "SOFTETHER_PASS=") || strings.HasPrefix(v, "SOFTETHER_PROXY_PASS=")
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains(secrets, name)
 	})
 }
 

@@ -64,6 +64,17 @@ func parsePublish(s string) (Publish, error) {
 	return p, nil
 }
 
+// SecretVariables returns the names of the variables that hold secrets, which other
+// programs have no business with.
+func SecretVariables() (names []string) {
+	for _, o := range options {
+		if o.value.secret || o.name == "proxy" { // its URL may have a password
+			names = append(names, envName(o.name))
+		}
+	}
+	return names
+}
+
 // parseShare takes the name of a shared session, which becomes that of a file.
 func parseShare(s string) (string, error) {
 	const longest = 40 // a socket's path has 107 bytes at most (unix(7))

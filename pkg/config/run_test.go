@@ -67,6 +67,18 @@ func TestAttachNeedsNoServerAndNoLogin(t *testing.T) {
 	}
 }
 
+func TestSecretVariablesAreThoseOfSecrets(t *testing.T) {
+	names := strings.Join(SecretVariables(), " ") + " "
+	for _, name := range []string{"SOFTETHER_PASS ", "SOFTETHER_PROXY_PASS "} {
+		if !strings.Contains(names, name) {
+			t.Errorf("got %s, want %s among them", names, name)
+		}
+	}
+	if strings.Contains(names, "SOFTETHER_USER ") || strings.Contains(names, "_FILE ") {
+		t.Errorf("got %s, among them what is no secret", names)
+	}
+}
+
 func TestPublishSaysWhatIsWrong(t *testing.T) {
 	for _, s := range []string{"", "80", "80:0", "a:80", "80:a", "host:80:80", "1.2.3.4:80", "224.0.0.1:80:80", "sctp/80:80",
 		"::1:80:80", "[::1]:80", "-1:80", "70000:80", "80:70000", "/80:80"} {

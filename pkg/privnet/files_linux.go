@@ -34,6 +34,7 @@ var stagingDirs = []string{"/tmp", "/mnt", "/run", "/var", "/srv"}
 // files are those that the command sees in place of the host's.
 type files struct {
 	resolv *os.File
+	covers []*cover
 }
 
 // makeFiles changes the mount namespace, which has to be our own. The host's later
@@ -87,7 +88,7 @@ func (f *files) fill(dir string) error {
 			return err
 		}
 	}
-	return errors.Join(f.fillResolv(dir), fillNSSwitch(dir))
+	return errors.Join(f.fillResolv(dir), f.fillNSSwitch(dir))
 }
 
 // hide mounts over a path if it exists.
@@ -106,12 +107,25 @@ func (f *files) fillResolv(dir string) (err error) {
 	if f.resolv, err = os.OpenFile(source, os.O_RDWR|os.O_CREATE, 0o644); err != nil {
 		return err
 	}
-	return cover(source, resolvConf)
+	return f.cover(source, resolvConf)
 }
 
-// cover mounts a file over another, following links. A link to nowhere gets
+// cover puts a file in the place of another.
+func (f *files) cover(source, target string) error {
+	if err := mountOver(source, target); err != nil {
+		return err
+	}
+	c := &cover{target: target, spare: -1}
+	if err := c.prepare(); err != nil {
+		return nil // as before Linux 5.2: it holds until somebody replaces the host's file
+	}
+	f.covers = append(f.covers, c)
+	return nil
+}
+
+// mountOver mounts a file over another, following links. A link to nowhere gets
 // somewhere if that is in a directory of ours.
-func cover(source, target string) error {
+func mountOver(source, target string) error {
 	err := unix.Mount(source, target, "", unix.MS_BIND, "")
 	if errors.Is(err, unix.ENOENT) {
 		if f, createErr := os.OpenFile(target, os.O_WRONLY|os.O_CREATE, 0o644); createErr == nil {
@@ -129,7 +143,7 @@ func cover(source, target string) error {
 }
 
 // fillNSSwitch replaces the file if the C library reads it at all.
-func fillNSSwitch(dir string) error {
+func (f *files) fillNSSwitch(dir string) error {
 	text, err := os.ReadFile(nsswitchConf)
 	if err != nil {
 		return nil // then it asks files and DNS
@@ -138,7 +152,7 @@ func fillNSSwitch(dir string) error {
 	if err := os.WriteFile(source, []byte(plainHosts(string(text))), 0o644); err != nil {
 		return err
 	}
-	return cover(source, nsswitchConf)
+	return f.cover(source, nsswitchConf)
 }
 
 // plainHosts makes the line about hosts ask files and DNS alone (nsswitch.conf(5)).

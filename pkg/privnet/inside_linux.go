@@ -139,6 +139,8 @@ func dropInheritable() error {
 
 // run serves both sockets, and the command when it is time.
 func (i *inside) run() error {
+	unwatch := i.files.watch()
+	defer unwatch()
 	linkEnded, frontEnded := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(linkEnded)
