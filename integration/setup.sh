@@ -21,6 +21,7 @@ nft nftables
 dbus-daemon dbus-daemon
 tinyproxy tinyproxy-bin
 danted dante-server
+/usr/sbin/freeradius freeradius
 '
 
 # Packages that tests unpack for themselves, as installing them takes over the
