@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"crypto/x509"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"softether-go/pkg/config"
 )
@@ -135,13 +139,31 @@ func TestMistakesWithKeysAndAccounts(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			code, _, errs := call(t, row.args...)
-			if code != exitUsage || !strings.Contains(errs, row.want) || strings.Count(errs, "\n") != 1 {
+			_, last, _ := strings.Cut("\n"+errs, "\nsoftether-go: ") // warnings may stand before it
+			if code != exitUsage || !strings.Contains(last, row.want) || strings.Count(last, "\n") != 1 {
 				t.Errorf("exit %d with %q, want %d and one line with %q", code, errs, exitUsage, row.want)
 			}
 			if strings.Contains(errs, "falsch") || strings.Contains(errs, "geheim") {
 				t.Error("the passphrase is in the error")
 			}
 		})
+	}
+}
+
+func TestDatesOfCertificatesAreSpokenOfInTime(t *testing.T) {
+	c := &x509.Certificate{NotBefore: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2031, 1, 1, 0, 0, 0, 0, time.UTC)}
+	for now, want := range map[time.Time]string{
+		c.NotBefore.Add(-time.Second): "not valid yet",
+		c.NotBefore.Add(time.Hour):    "",
+		c.NotAfter.Add(-soon):         "",
+		c.NotAfter.Add(-soon / 2):     "expires soon",
+		c.NotAfter.Add(time.Second):   "has expired",
+	} {
+		var log bytes.Buffer
+		warnOfDates(c, now, slog.New(slog.NewTextHandler(&log, nil)))
+		if got := log.String(); !strings.Contains(got, want) || (got == "") != (want == "") {
+			t.Errorf("%v: got %q, want %q", now, got, want)
+		}
 	}
 }
 

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"softether-go/pkg/config"
 	"softether-go/pkg/credential"
@@ -14,7 +16,7 @@ import (
 )
 
 // login translates the settings about the user.
-func login(sc *session.Config, a config.Auth) error {
+func login(sc *session.Config, a config.Auth, log *slog.Logger) error {
 	switch a.Method {
 	case config.HashedPassword:
 		sc.Auth = wire.HashedPass
@@ -29,6 +31,7 @@ func login(sc *session.Config, a config.Auth) error {
 		}
 		sc.Auth = wire.Certificate
 		sc.Identity = &session.Identity{Certificate: id.Certificate, Signer: id.Signer}
+		warnOfDates(id.Certificate, time.Now(), log)
 	}
 	if a.Hash.IsSet() {
 		var hash [wire.HashLen]byte
@@ -38,6 +41,23 @@ func login(sc *session.Config, a config.Auth) error {
 		sc.PasswordHash = &hash
 	}
 	return nil
+}
+
+// soon is when to see to a new certificate.
+const soon = 14 * 24 * time.Hour
+
+// warnOfDates speaks of a certificate that the server will refuse, now or soon. It is
+// for the server to refuse it: our clock may be the wrong one.
+func warnOfDates(c *x509.Certificate, now time.Time, log *slog.Logger) {
+	end := c.NotAfter.UTC().Format(time.DateTime)
+	switch {
+	case now.After(c.NotAfter):
+		log.Warn("the user's certificate has expired: get a new one, or correct this machine's clock", "on", end)
+	case now.Before(c.NotBefore):
+		log.Warn("the user's certificate is not valid yet: correct this machine's clock, or wait", "until", c.NotBefore.UTC().Format(time.DateTime))
+	case c.NotAfter.Sub(now) < soon:
+		log.Warn("the user's certificate expires soon: get a new one", "on", end)
+	}
 }
 
 // identity reads the user's certificate and key. Its errors name the flag.

@@ -23,7 +23,7 @@ func sessionConfig(cfg config.Config, log *slog.Logger) (session.Config, error) 
 		Bridge: cfg.TAP.Bridge != "",
 		Trust:  session.Trust{Insecure: cfg.Trust.Insecure, Known: knownServers(cfg.Trust.KnownServers, log)},
 	}
-	if err := login(&sc, cfg.Auth); err != nil {
+	if err := login(&sc, cfg.Auth, log); err != nil {
 		return sc, err
 	}
 	for _, pin := range cfg.Trust.Pins {

@@ -59,6 +59,7 @@ type Account struct {
 	ServerCertificate []byte
 
 	MaxConnection int // 0 leaves the choice
+	TTL           int // seconds that a TCP connection lives; 0 is no limit
 	Half          bool
 	NoEncrypt     bool
 	Compress      bool
@@ -144,6 +145,7 @@ func (a *Account) readOption(r *reader, f *folder) {
 	a.Port = uint16(r.uint(f, "Port", 1<<16-1))
 	a.Hub = r.str(f, "HubName")
 	a.MaxConnection = int(r.uint(f, "MaxConnection", 32))
+	a.TTL = int(r.uint(f, "ConnectionDisconnectSpan", 1<<31-1))
 	a.Half = r.bool(f, "HalfConnection")
 	_, said := f.items["useencrypt"]
 	a.NoEncrypt = said && !r.bool(f, "UseEncrypt")
@@ -329,7 +331,7 @@ func (a Account) writeOption(w *writer) {
 	w.uint("NumRetry", 1<<32-1)
 	w.uint("RetryInterval", uint64(max(5, a.Retry))) // Cedar/Client.h, MIN_RETRY_INTERVAL_SECONDS
 	w.uint("AdditionalConnectionInterval", 1)
-	w.uint("ConnectionDisconnectSpan", 0)
+	w.uint("ConnectionDisconnectSpan", uint64(a.TTL))
 	if a.BindAddress.IsValid() {
 		w.str("BindLocalIP", a.BindAddress.String())
 	}

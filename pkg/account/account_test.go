@@ -47,7 +47,7 @@ func TestFilesOfTheOfficialClientAreRead(t *testing.T) {
 			Auth: AuthAnonymous, MaxConnection: 1, Retry: 15, CheckServer: true,
 			Proxy: Proxy{ProxySOCKS4, "10.1.2.3", 1080, "puser", "x"}}},
 		{"certificate", Account{Name: "cert", Host: "vpn.example.com", Port: 443, Hub: "VPN", User: "carol",
-			Auth: AuthCertificate, MaxConnection: 8, Half: true, Bridge: true, NoUDP: true, Retry: 30}},
+			Auth: AuthCertificate, MaxConnection: 8, TTL: 300, Half: true, Bridge: true, NoUDP: true, Retry: 30}},
 		{"umlaut", Account{Name: "Größe 5", Host: "vpn.example.com", Port: 443, Hub: "VPN", User: "alice",
 			Auth: AuthPlain, Password: "grüße", MaxConnection: 1, Retry: 15}},
 	} {

@@ -190,8 +190,14 @@ func accountLeft(a account.Account, say func(name, value string)) (left []string
 	_, connections := findOption("connections")
 	_, half := findOption("half-duplex")
 	_, compress := findOption("compress")
-	if connections && a.MaxConnection > 0 {
+	if a.MaxConnection > 1 { // one is what an account has that nobody changed
 		say("connections", strconv.Itoa(a.MaxConnection))
+	}
+	if a.TTL > 0 {
+		say("connection-ttl", fmt.Sprintf("%ds", a.TTL))
+	}
+	if a.NoUDP {
+		say("udp", "off")
 	}
 	for _, row := range []struct {
 		asked bool

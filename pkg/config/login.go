@@ -53,6 +53,11 @@ func (l *loader) settleLogin() {
 			into: &d.Auth.KeyPassword, file: d.keyPasswordFile,
 		})
 	}
+	for _, path := range []string{d.Auth.KeyFile, d.Auth.PKCS12File} {
+		if path != "" && worldReadable(path) {
+			l.note(fmt.Sprintf("%s holds a private key and everyone on this machine can read it: chmod 600 it", path))
+		}
+	}
 	pass, hash := l.highest("pass", "pass-file"), l.highest("pass-hash", "pass-hash-file")
 	switch {
 	case pass != FromDefault && pass == hash:

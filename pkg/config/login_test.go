@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -99,6 +100,24 @@ func TestACertificateAsksForNoPassword(t *testing.T) {
 	c := mustLoad(t, s, append([]string{"-p12", "x.p12"}, noPass...)...)
 	if a := c.Auth; a.Method != ByCertificate || a.PKCS12File != "x.p12" || a.KeyPassword.Reveal() != stored64 || a.Password.IsSet() || a.Hash.IsSet() {
 		t.Errorf("got %+v", a)
+	}
+}
+
+func TestAKeyThatEveryoneCanReadIsNoted(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("permissions are elsewhere on Windows")
+	}
+	path := write(t, "key", "x")
+	for mode, want := range map[os.FileMode]int{0o600: 0, 0o640: 0, 0o644: 1} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"-cert", "c", "-key", path}, {"-p12", path}} {
+			notes := mustLoad(t, setup{}, append(args, noPass...)...).Notes
+			if len(notes) != want || want == 1 && !strings.Contains(notes[0], path+" holds a private key") {
+				t.Errorf("%v %v: notes %q, want %d", args, mode, notes, want)
+			}
+		}
 	}
 }
 

@@ -93,9 +93,12 @@ func FromPKCS12(der []byte, passphrase string) (Identity, error) {
 		return Identity{}, ErrPassphrase
 	case errors.Is(err, pkcs12.ErrIncorrectPassword), errors.Is(err, pkcs12.ErrDecryption):
 		return Identity{}, errWrong
-	case err != nil:
-		return Identity{}, fmt.Errorf("is not a PKCS#12 file that can be read (%w): "+
-			"make one with openssl pkcs12 -export -inkey KEY -in CERT", err)
+	case errors.As(err, new(pkcs12.NotImplementedError)):
+		return Identity{}, fmt.Errorf("is a PKCS#12 file of a kind that is not supported (%w): "+
+			"make another with openssl pkcs12 -export -inkey KEY -in CERT", err)
+	case err != nil: // what ASN.1 says of it helps nobody
+		return Identity{}, errors.New("is no PKCS#12 file with a certificate and its key, or is damaged: " +
+			"make one with openssl pkcs12 -export -inkey KEY -in CERT")
 	}
 	signer, err := usable(key)
 	if err != nil {
