@@ -67,3 +67,35 @@ func TestRunAsRoot(t *testing.T) {
 		t.Errorf("root of a namespace: got %q, exit code %d\n%s", out, code, errs)
 	}
 }
+
+// Proves that where the host does not allow a network of its own, and only if that is
+// asked for, the command is told of proxies which nobody else can use.
+func TestRunFallsBackToProxiesWhenAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	client, err := buildClient()
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxied := func(script string) (string, string, int) {
+		argv := []string{"unshare", "--user", "--map-root-user", "sh", "-c", `echo 0 >/proc/sys/user/max_net_namespaces; exec "$@"`, "sh", client, "run"}
+		return finish(t, w.asUser(append(append(argv, runFlags.with(flags{"proxy-env": "true"}).args()...), "--", "sh", "-c", script)...))
+	}
+	for _, script := range []string{
+		"curl -sS --max-time 10 http://" + siteName + "/",
+		"unset http_proxy HTTP_PROXY; curl -sS --max-time 10 http://" + siteName + "/",
+	} {
+		if out, errs, code := proxied(script); out != sitePage || code != 0 || !strings.Contains(errs, "beside the VPN") {
+			t.Errorf("%s: got %q, exit code %d\n%s", script, out, code, errs)
+		}
+	}
+	if out, _, code := proxied(`p=${ALL_PROXY##*@}; curl -sS --max-time 5 --noproxy '' -x socks5h://$p http://` + siteName + `/ || exit 42`); code != 42 {
+		t.Errorf("without what only the command is told: got %q, exit code %d, want no page", out, code)
+	}
+	if out, _, code := proxied("kill -TERM $$"); out != "" || code != 128+15 {
+		t.Errorf("a signal: got %q, exit code %d, want %d", out, code, 128+15)
+	}
+	if out, errs, code := w.Run(t, runFlags.with(flags{"proxy-env": "true"}), "sh", "-c", "echo .$ALL_PROXY; ip -o link | wc -l"); out != ".\n2\n" || code != 0 {
+		t.Errorf("where it is allowed: got %q, exit code %d, want a network of its own\n%s", out, code, errs)
+	}
+}

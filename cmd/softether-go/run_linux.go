@@ -91,13 +91,22 @@ func findCommand(name string) (string, error) {
 	}
 }
 
+// A place is where the command runs.
+type place interface {
+	Signal(syscall.Signal) error // sends it to the command, if that runs
+	Close()                      // ends what runs there
+}
+
 // A front is what the user's shell sees.
 type front struct {
 	log     *slog.Logger
-	room    *privnet.Room
+	room    place
+	events  <-chan privnet.Event
 	vpn     *exec.Cmd       // nil if the session is another command's
 	control *privnet.Socket // to the VPN process; its end tells that to stop
 	vpnDone chan error      // one value, when the VPN process does nothing for us any more
+	shared  bool            // the VPN process serves others too
+	linked  bool            // it has the link
 
 	started bool
 	exit    *privnet.Exit // of the command, once it has ended
@@ -118,23 +127,28 @@ func newFront(args []string, t terminal) (*front, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &front{log: newLogger(cfg.Log, t), vpnDone: make(chan error, 1)}
+	f := &front{log: newLogger(cfg.Log, t), vpnDone: make(chan error, 1), shared: cfg.Run.Share+cfg.Run.Attach != ""}
 	reply, err := f.reachVPN(cfg)
 	if err != nil {
 		return nil, err
 	}
-	f.room, err = privnet.Start(privnet.Config{
+	room, err := privnet.Start(privnet.Config{
 		Spec:    privnet.Spec{MAC: reply.MAC, SLAAC: !cfg.Run.NoIPv6, Capture: cfg.Run.Capture},
 		Program: []string{os.Args[0], initCommand},
 		Path:    path, Args: argv,
 	})
+	if cfg.Run.ProxyEnv && errors.Is(err, privnet.ErrForbidden) {
+		f.log.Warn("the command is told of proxies, and what it does not send by them goes beside the VPN", "cause", err)
+		f.useProxies(path, argv)
+		return f, nil
+	}
 	if err != nil {
-		f.control.Close()
 		f.stopVPN()
 		return nil, fmt.Errorf("run: %w", err)
 	}
-	defer f.room.Link.Close()
-	if err := f.control.Send(vpnOrder{}, f.room.Link); err != nil {
+	defer room.Link.Close()
+	f.room, f.events, f.linked = room, room.Events, true
+	if err := f.control.Send(vpnOrder{}, room.Link); err != nil {
 		f.log.Debug("the VPN process is gone", "cause", err) // it tells why by its end
 	}
 	return f, nil
@@ -155,7 +169,7 @@ func loadRunConfig(flags []string, t terminal) (config.Config, error) {
 // reachVPN connects to the VPN process that is to serve the command, and starts it unless
 // the session is to be one that there is already.
 func (f *front) reachVPN(cfg config.Config) (vpnReply, error) {
-	if cfg.Run.Share == "" && cfg.Run.Attach == "" {
+	if !f.shared {
 		return f.startVPN(cfg)
 	}
 	path, err := shareSocket(cfg.Run.Share + cfg.Run.Attach) // one of them
@@ -239,7 +253,7 @@ func (f *front) startVPN(cfg config.Config) (vpnReply, error) {
 		}
 		return reply, err
 	}
-	if cfg.Run.Share != "" { // it may outlive us
+	if f.shared { // it may outlive us
 		go f.listen()
 		return reply, nil
 	}
@@ -276,14 +290,18 @@ func withholdDescriptors() (restore func()) {
 // address back and said goodbye. It returns how that ended.
 func (f *front) stopVPN() (how error) {
 	defer f.control.Close()
+	if !f.linked {
+		f.control.Close() // there is no namespace to see the end of
+	}
 	select {
 	case how = <-f.vpnDone:
 	case <-time.After(vpnStopTime):
 		f.control.Close()
-		how = errors.New("run: the VPN process does not stop")
-		if f.vpn != nil && f.vpn.Process.Kill() == nil {
+		if !f.shared { // else it serves others
 			f.log.Warn("the VPN process does not stop, so it is killed")
+			_ = f.vpn.Process.Kill() // it may have ended just now
 		}
+		how = <-f.vpnDone
 	}
 	f.vpnDone <- how // for who asks next
 	return how
@@ -294,7 +312,7 @@ func (f *front) wait(signals <-chan os.Signal) error {
 	vpnDone := f.vpnDone
 	for {
 		select {
-		case e, ok := <-f.room.Events:
+		case e, ok := <-f.events:
 			if !ok {
 				return f.ended()
 			}

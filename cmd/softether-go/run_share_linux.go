@@ -227,7 +227,7 @@ func (v *sharedVPN) member(control *privnet.Socket, cfg *config.Config) error {
 	if control.Send(vpnReply{MAC: mac}) != nil {
 		return nil
 	}
-	link, err := receiveLink(control, v.log)
+	link, _, err := receiveLink(control, v.log)
 	if link == nil {
 		return err
 	}

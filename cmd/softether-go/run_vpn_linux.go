@@ -46,6 +46,8 @@ func commandEnv(env []string) []string {
 // came from, as a file or a pipe with the password, may not be there a second time.
 type vpnOrder struct {
 	Args []string // settings as flags, with their secrets: nobody else reads the socket
+
+	Proxies bool // in place of the link: serve proxies
 }
 
 func newVPNOrder(cfg config.Config) vpnOrder {
@@ -77,6 +79,7 @@ func (o vpnOrder) load() (config.Config, error) {
 // interface is to have, later at most why there is no network any more.
 type vpnReply struct {
 	MAC   net.HardwareAddr
+	Env   []string // variables that name the proxies, once these work
 	Error string
 	Code  int // the exit code that goes with the error
 }
@@ -112,8 +115,8 @@ func runVPN(ctx context.Context, args []string, t terminal) error {
 	if err := control.Send(vpnReply{MAC: ownMAC(cfg.Address)}); err != nil {
 		return nil
 	}
-	link, err := receiveLink(control, log)
-	if link == nil {
+	link, proxies, err := receiveLink(control, log)
+	if link == nil && !proxies {
 		return err
 	}
 	sayNotes(cfg, log)
@@ -123,6 +126,9 @@ func runVPN(ctx context.Context, args []string, t terminal) error {
 		_, _ = control.Receive(&vpnOrder{}) // there are no more
 		cancel()
 	}()
+	if proxies {
+		return serveProxies(ctx, cfg, control, log)
+	}
 	return serveRoom(ctx, cfg, link, log)
 }
 
@@ -133,13 +139,16 @@ func sayNotes(cfg config.Config, log *slog.Logger) {
 	}
 }
 
-// receiveLink waits for the namespace, which may not come: then it returns nil.
-func receiveLink(control *privnet.Socket, log *slog.Logger) (*privnet.Link, error) {
-	files, err := control.Receive(&vpnOrder{})
+// receiveLink waits for the namespace. It may not come: then proxies may be asked for, or
+// nothing.
+func receiveLink(control *privnet.Socket, log *slog.Logger) (link *privnet.Link, proxies bool, err error) {
+	var o vpnOrder
+	files, err := control.Receive(&o)
 	if err != nil || len(files) == 0 {
-		return nil, nil // the front could not make it, and says so
+		return nil, err == nil && o.Proxies, nil // the front says what was wrong
 	}
-	return privnet.NewLink(files[0], log)
+	link, err = privnet.NewLink(files[0], log)
+	return link, false, err
 }
 
 // serveRoom gives the namespace its network until ctx or the namespace ends.

@@ -216,8 +216,11 @@ type Run struct {
 	Publish []Publish // ports of this machine that lead to servers inside
 	Capture bool      // let the command capture packets of its own network
 	Share   string    // the name under which others may attach; empty shares with nobody
-	Attach  string    // use a shared session; then there is no Server and no Auth
-	NoIPv6  bool      // no IPv6 inside; else the kernel configures it by router advertisements
+	// ProxyEnv says what to do where namespaces are forbidden: tell the command of proxies
+	// by its environment, which it may ignore.
+	ProxyEnv bool
+	Attach   string // use a shared session; then there is no Server and no Auth
+	NoIPv6   bool   // no IPv6 inside; else the kernel configures it by router advertisements
 }
 
 // Retry says how fast to come back.

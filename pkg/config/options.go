@@ -339,6 +339,10 @@ var options = []option{
 	{runMode, "attach", "NAME", "",
 		"use the session of a command that was run with -share NAME; needs no server and no login",
 		one(parseShare, func(d *draft) *string { return &d.Run.Attach })},
+	{runMode, "proxy-env", "", "false",
+		"where the system forbids networks of its own, tell the command of proxies by ALL_PROXY and its like instead: " +
+			"what it does not send by those goes beside the VPN",
+		one(parseBool, func(d *draft) *bool { return &d.Run.ProxyEnv })},
 	{runMode, "capture", "", "false",
 		"let the command capture the packets of its network, as tcpdump does",
 		one(parseBool, func(d *draft) *bool { return &d.Run.Capture })},

@@ -99,6 +99,9 @@ func (c Config) checkAttach() (ps []problem) {
 
 // check finds names and ports that contradict each other.
 func (r Run) check() (ps []problem) {
+	if r.ProxyEnv && (r.Share+r.Attach != "" || len(r.Publish) > 0 || r.Capture) {
+		ps = append(ps, problem{flag: "proxy-env", text: "gives the command no network that -share, -attach, -publish or -capture could be about: drop one"})
+	}
 	if r.Share != "" && r.Attach != "" {
 		ps = append(ps, problem{flag: "attach", text: "uses the session of another command, which -share does too if there is one: drop one of the two"})
 	}

@@ -53,6 +53,7 @@ func TestAttachNeedsNoServerAndNoLogin(t *testing.T) {
 		t.Errorf("got %+v, %v", c.Run, err)
 	}
 	for _, args := range [][]string{
+		loginWith("-proxy-env", "-publish", "8080:80"), loginWith("-proxy-env", "-share", "x"),
 		{"-attach", "office", "-host", "h"}, {"-attach", "office", "-user", "u"}, {"-attach", "a/b"}, {"-attach", "office", "-share", "x"},
 	} {
 		if _, err := loadRun(args...); err == nil {
