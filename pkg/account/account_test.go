@@ -95,7 +95,7 @@ func encrypted(key []byte, password string) string {
 
 func TestSecretsOfBothKindsOfProgramsAreRead(t *testing.T) {
 	texts := []string{"", "correct horse battery staple", "grüße aus dem Netz", "€", "😀x", strings.Repeat("x", maxText)}
-	for r := ' '; r < 0x2000; r++ {
+	for r := ' '; r < 0x400; r++ {
 		if unicode.IsPrint(r) {
 			texts = append(texts, string(r), string(r)+"a", "a"+string(r))
 		}
