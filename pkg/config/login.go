@@ -143,6 +143,9 @@ func (c Config) SecretFlags() (flags []string) {
 		{"pass", c.Auth.Password}, {"pass-hash", c.Auth.Hash}, {"key-password", c.Auth.KeyPassword},
 		{"proxy-pass", c.Proxy.Password}, {"proxy-url-pass", c.Way.Proxy.Password},
 	} {
+		if s.flag == "proxy-url-pass" && c.Way.FromEnv && c.origin(s.flag) == FromDefault {
+			continue // it is in HTTPS_PROXY
+		}
 		if s.value.IsSet() {
 			flags = append(flags, "-"+s.flag+"="+s.value.Reveal())
 		}
@@ -151,6 +154,16 @@ func (c Config) SecretFlags() (flags []string) {
 		flags = append(flags, "-proxy-header="+h.Name+":"+h.Value.Reveal())
 	}
 	return flags
+}
+
+// origin returns where a setting came from.
+func (c Config) origin(name string) Origin {
+	for _, s := range c.Settings {
+		if s.Name == name {
+			return s.Origin
+		}
+	}
+	return FromDefault
 }
 
 // check finds what is missing for the method, and what it has no use for.
