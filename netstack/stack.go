@@ -130,7 +130,9 @@ func (s *Stack) setUp() error {
 // gVisor's defaults.
 func tcpOptions() []tcpip.SettableTransportProtocolOption {
 	sack := tcpip.TCPSACKEnabled(true)
-	recovery := tcpip.TCPRecovery(tcpip.TCPRACKLossDetection)
+	// Not RACK: gVisor's takes segments for lost that are not, and after a time-out
+	// sends one lost segment each time-out, since it counts all others as under way.
+	recovery := tcpip.TCPRecovery(0)
 	cc := tcpip.CongestionControlOption("cubic")
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	delay := tcpip.TCPDelayEnabled(false) // no Nagle: a proxy relays what it gets
