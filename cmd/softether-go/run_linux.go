@@ -72,10 +72,19 @@ func cutCommand(args []string) (flags, argv []string, err error) {
 	if i >= 0 && i+1 < len(args) {
 		return args[:i], args[i+1:], nil
 	}
+	if i < 0 && slices.ContainsFunc(args, isEnterFlag) {
+		return args, nil, nil
+	}
 	if slices.ContainsFunc(args, func(a string) bool { return a == "-h" || a == "-help" || a == "--help" }) {
 		return nil, nil, config.ErrHelp
 	}
 	return nil, nil, usageError{errors.New("run: no command: give it after the flags and --, as in softether-go run -host NAME -user NAME -- curl http://files.corp/")}
+}
+
+// isEnterFlag reports whether an argument names a namespace to use in place of a command's.
+func isEnterFlag(arg string) bool {
+	name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+	return strings.HasPrefix(arg, "-") && (name == "pid" || name == "netns")
 }
 
 // findCommand returns the path of a program as a shell finds it.
@@ -108,6 +117,7 @@ type front struct {
 	shared  bool            // the VPN process serves others too
 	linked  bool            // it has the link
 
+	enters  bool // there is no command
 	started bool
 	exit    *privnet.Exit // of the command, once it has ended
 }
@@ -119,13 +129,18 @@ func newFront(args []string, t terminal) (*front, error) {
 	if err != nil {
 		return nil, err
 	}
-	path, err := findCommand(argv[0])
-	if err != nil {
-		return nil, err
+	path := ""
+	if argv != nil {
+		if path, err = findCommand(argv[0]); err != nil {
+			return nil, err
+		}
 	}
 	cfg, err := loadRunConfig(flags, t)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Run.Enters() == (argv != nil) {
+		return nil, usageError{errors.New("run: give a command after --, or -pid or -netns, and not both")}
 	}
 	f := &front{log: newLogger(cfg.Log, t), vpnDone: make(chan error, 1), shared: cfg.Run.Share+cfg.Run.Attach != ""}
 	reply, err := f.reachVPN(cfg)
@@ -133,9 +148,9 @@ func newFront(args []string, t terminal) (*front, error) {
 		return nil, err
 	}
 	room, err := privnet.Start(privnet.Config{
-		Spec:    privnet.Spec{MAC: reply.MAC, SLAAC: !cfg.Run.NoIPv6, Capture: cfg.Run.Capture},
+		Spec:    privnet.Spec{MAC: reply.MAC, SLAAC: !cfg.Run.NoIPv6, Capture: cfg.Run.Capture, Enters: cfg.Run.Enters()},
 		Program: []string{os.Args[0], initCommand},
-		Path:    path, Args: argv,
+		Path:    path, Args: argv, PID: cfg.Run.PID, NetNS: cfg.Run.NetNS,
 	})
 	if cfg.Run.ProxyEnv && errors.Is(err, privnet.ErrForbidden) {
 		f.log.Warn("the command is told of proxies, and what it does not send by them goes beside the VPN", "cause", err)
@@ -147,7 +162,10 @@ func newFront(args []string, t terminal) (*front, error) {
 		return nil, fmt.Errorf("run: %w", err)
 	}
 	defer room.Link.Close()
-	f.room, f.events, f.linked = room, room.Events, true
+	f.room, f.events, f.linked, f.enters = room, room.Events, true, cfg.Run.Enters()
+	if cfg.Run.PID != 0 {
+		go closeWith(cfg.Run.PID, room)
+	}
 	if err := f.control.Send(vpnOrder{}, room.Link); err != nil {
 		f.log.Debug("the VPN process is gone", "cause", err) // it tells why by its end
 	}
@@ -352,6 +370,8 @@ func (f *front) ended() error {
 	switch {
 	case f.exit == nil && !f.started: // for want of a VPN process
 		return f.stopVPN()
+	case f.enters:
+		return nil
 	case f.exit == nil:
 		return errors.New("run: the command's first process was killed, and the command with it")
 	case f.exit.Why != "":
@@ -365,13 +385,28 @@ func (f *front) note(e privnet.Event) {
 	switch {
 	case e.Started:
 		f.started = true
-		releaseStreams()
+		if !f.enters {
+			releaseStreams()
+		}
+	case e.Servers != nil:
+		f.log.Warn("the namespace's files are not ours: have it use these name servers of the VPN", "servers", e.Servers)
 	case e.Exited != nil:
 		f.exit = e.Exited
 	case e.Stopped != 0:
 		// For the shell to see. It goes on behind this call, when the shell lets it.
 		_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
 	}
+}
+
+// closeWith leaves a namespace when a process ends, which we would keep alive otherwise.
+func closeWith(pid int, room *privnet.Room) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == nil {
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+			_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		}
+	}
+	room.Close() // also if it has ended before
 }
 
 // releaseStreams gives up the command's input and output: a reader at the other end of a

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/signal"
 	"slices"
@@ -33,6 +34,8 @@ func notify(c chan<- os.Signal) (release func()) {
 func (f *front) signal(s syscall.Signal) error {
 	ends := slices.Contains([]syscall.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT}, s)
 	switch {
+	case ends && f.enters:
+		return context.Canceled // as it was asked
 	case ends && !f.started:
 		return commandExit{code: 128 + int(s)}
 	case ends && f.exit != nil:

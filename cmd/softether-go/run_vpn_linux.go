@@ -22,7 +22,7 @@ func nameProcess() { _ = os.WriteFile("/proc/self/comm", []byte("softether-go"),
 // runInit is the first process in the namespaces.
 func runInit(_ context.Context, args []string, _ terminal) error {
 	nameProcess()
-	if len(args) < 4 {
+	if len(args) < 3 {
 		return usageError{errors.New(initCommand + " is for softether-go run alone")}
 	}
 	link, err := strconv.Atoi(args[0])

@@ -219,6 +219,8 @@ type Run struct {
 	// ProxyEnv says what to do where namespaces are forbidden: tell the command of proxies
 	// by its environment, which it may ignore.
 	ProxyEnv bool
+	PID      int    // give the network to the namespace of this process; no command is run
+	NetNS    string // the same, by the path of the namespace
 	Attach   string // use a shared session; then there is no Server and no Auth
 	NoIPv6   bool   // no IPv6 inside; else the kernel configures it by router advertisements
 }

@@ -339,6 +339,13 @@ var options = []option{
 	{runMode, "attach", "NAME", "",
 		"use the session of a command that was run with -share NAME; needs no server and no login",
 		one(parseShare, func(d *draft) *string { return &d.Run.Attach })},
+	{runMode, "pid", "N", "0",
+		"in place of running a command, give a network to that of process N, such as a container's; it takes " +
+			"being root there; 0 is none",
+		one(parsePID, func(d *draft) *int { return &d.Run.PID })},
+	{runMode, "netns", "PATH", "",
+		"the same for a network namespace by its path, such as /run/netns/NAME; takes root",
+		one(parsePath, func(d *draft) *string { return &d.Run.NetNS })},
 	{runMode, "proxy-env", "", "false",
 		"where the system forbids networks of its own, tell the command of proxies by ALL_PROXY and its like instead: " +
 			"what it does not send by those goes beside the VPN",

@@ -97,10 +97,28 @@ func (c Config) checkAttach() (ps []problem) {
 	return ps
 }
 
+// Enters reports whether there is a namespace already, and no command.
+func (r Run) Enters() bool { return r.PID != 0 || r.NetNS != "" }
+
+// parsePID takes the number of a process, or 0 for none.
+func parsePID(s string) (int, error) {
+	n, err := strconv.ParseUint(s, 10, 22) // PID_MAX_LIMIT is 2^22 (proc_sys_kernel(5))
+	if err != nil {
+		return 0, fmt.Errorf("%s is not the number of a process", quote(s))
+	}
+	return int(n), nil
+}
+
 // check finds names and ports that contradict each other.
 func (r Run) check() (ps []problem) {
 	if r.ProxyEnv && (r.Share+r.Attach != "" || len(r.Publish) > 0 || r.Capture) {
 		ps = append(ps, problem{flag: "proxy-env", text: "gives the command no network that -share, -attach, -publish or -capture could be about: drop one"})
+	}
+	if r.PID != 0 && r.NetNS != "" {
+		ps = append(ps, problem{flag: "netns", text: "names a namespace, and so does -pid: drop one of the two"})
+	}
+	if r.Enters() && (r.ProxyEnv || r.Capture) {
+		ps = append(ps, problem{flag: "pid", text: "runs no command that -proxy-env or -capture could be about: drop one"})
 	}
 	if r.Share != "" && r.Attach != "" {
 		ps = append(ps, problem{flag: "attach", text: "uses the session of another command, which -share does too if there is one: drop one of the two"})

@@ -10,7 +10,8 @@
 //	           with the command's exit code. The shell's job control sees this one
 //	init       the first process in fresh user, network and mount namespaces
 //	command    what the user wants to run; init's child, in the front's process group
-//	VPN        holds the session with the server; in no namespace of ours
+//	VPN        holds the session with the server; in no namespace of ours. It may serve
+//	           several fronts, each with a TAP
 //
 // Init makes the TAP, hands its descriptor to the VPN process and closes its own. So the
 // session, its password and its socket stay outside, and the namespace has
@@ -42,11 +43,17 @@
 // inside. Someone who is root with all capabilities gets no user namespace, so as
 // not to lose them.
 //
+// # A namespace of somebody else's
+//
+// With Enters init joins a namespace that is there already, by nsenter(1). It makes the
+// interface, runs no command, and leaves files as they are.
+//
 // # Name resolution
 //
 // /etc/resolv.conf is a private file that has the name servers of the
 // configuration. /etc/nsswitch.conf asks for hosts in files and DNS only, and what would
-// resolve outside (systemd-resolved, nscd, Avahi, the system's D-Bus) is hidden.
+// resolve outside (systemd-resolved, nscd, Avahi, the system's D-Bus) is hidden. When the
+// host replaces its own file, which takes what is mounted on it away, it is mounted again.
 //
 // # Limits
 //

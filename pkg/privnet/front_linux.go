@@ -19,8 +19,10 @@ type Config struct {
 	// The numbers of two descriptors follow, the link's and the front's, and then the
 	// command's path and its arguments from the zeroth on.
 	Program []string
-	Path    string   // of the command
+	Path    string   // of the command; empty with Enters, which runs none
 	Args    []string // with the zeroth
+	PID     int      // with Enters: a process in the namespace
+	NetNS   string   // or else the namespace's path
 }
 
 // A Room is the front's view of a namespace. Its methods may be called at once.
@@ -65,22 +67,59 @@ func Start(cfg Config) (*Room, error) {
 		link.Close()
 		return nil, explain(err)
 	}
+	theirLink.Close() // else we would not see the end of init
+	theirs.Close()
 	return r, r.awaitReady()
 }
 
 // start starts init. Its two descriptors keep their numbers, as those that it inherits
 // from our parent may have any.
 func (r *Room) start(cfg Config, link, front *os.File) error {
-	return withDescriptors([]*os.File{link, front}, nil, func(fds []int) error {
+	exe, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer exe.Close()
+	return withDescriptors([]*os.File{link, front, exe}, nil, func(fds []int) error {
 		args := append([]string{}, cfg.Program...)
 		args = append(args, strconv.Itoa(fds[0]), strconv.Itoa(fds[1]), cfg.Path)
 		r.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: append(args, cfg.Args...),
-			Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SysProcAttr: attributes()}
+			Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+		if cfg.Enters {
+			if err := cfg.enter(r.cmd, fds[2]); err != nil {
+				return err
+			}
+		} else {
+			fds = fds[:2]
+			r.cmd.SysProcAttr = attributes()
+		}
 		if err := startInheriting(r.cmd, fds...); err != nil {
 			return err
 		}
 		return r.front.Send(order{Spec: &cfg.Spec})
 	})
+}
+
+// enter has cmd started in the namespace, by nsenter(1): a process with threads, as any in
+// Go, cannot enter a user namespace.
+func (c Config) enter(cmd *exec.Cmd, exe int) error {
+	nsenter, err := exec.LookPath("nsenter")
+	if err != nil {
+		return fmt.Errorf("%w; it enters the namespace: install util-linux", err)
+	}
+	args := []string{"nsenter"}
+	switch {
+	case c.PID == 0:
+		args = append(args, "--net="+c.NetNS)
+	case mayWithout():
+		args = append(args, "--net=/proc/"+strconv.Itoa(c.PID)+"/ns/net")
+	default:
+		args = append(args, "--target="+strconv.Itoa(c.PID), "--user", "--net", "--preserve-credentials")
+	}
+	// By a descriptor: in there, our /proc/PID/exe is not for it to look at.
+	args = append(args, "--", "/proc/self/fd/"+strconv.Itoa(exe))
+	cmd.Path, cmd.Args = nsenter, append(args, cmd.Args[1:]...)
+	return nil
 }
 
 // attributes are those of a process in namespaces of its own.

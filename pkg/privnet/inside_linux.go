@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"softether-go/pkg/netcfg"
 	"softether-go/pkg/netcfg/host"
 	"softether-go/pkg/tap"
 )
@@ -111,7 +112,15 @@ func (i *inside) make() error {
 	if i.stack, err = host.OpenPrivate(interfaceName, i.spec.SLAAC, nil); err != nil {
 		return err
 	}
-	if i.files, err = makeFiles(); err != nil {
+	if i.spec.Enters {
+		out, err := i.stack.HasDefaultRoute()
+		if err == nil && out {
+			err = errors.New("that network has a way out already, a default route: give it to one without, such as of a container with --network none")
+		}
+		if err != nil {
+			return err
+		}
+	} else if i.files, err = makeFiles(); err != nil {
 		return err
 	}
 	file, h, err := device.Handover()
@@ -139,8 +148,9 @@ func dropInheritable() error {
 
 // run serves both sockets, and the command when it is time.
 func (i *inside) run() error {
-	unwatch := i.files.watch()
-	defer unwatch()
+	if i.files != nil {
+		defer i.files.watch()()
+	}
 	linkEnded, frontEnded := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(linkEnded)
@@ -158,6 +168,14 @@ func (i *inside) run() error {
 	case <-linkEnded:
 		return nil // the front knows why
 	case <-frontEnded:
+		return nil
+	}
+	if i.spec.Enters {
+		_ = i.front.Send(Event{Started: true}) // a front that is gone ends us
+		select {
+		case <-linkEnded:
+		case <-frontEnded:
+		}
 		return nil
 	}
 	err := i.supervise()
@@ -204,10 +222,25 @@ func (i *inside) apply(r request) error {
 	if r.Apply.IsZero() {
 		return nil // name servers nobody can reach are as good as none
 	}
-	if err := i.files.setDNS(r.Apply.DNS); err != nil {
+	if err := i.setDNS(r.Apply.DNS); err != nil {
 		return err
 	}
 	i.once.Do(func() { close(i.start) })
+	return nil
+}
+
+// setDNS gives the command its name servers, or tells of them where files are not ours.
+func (i *inside) setDNS(d netcfg.DNS) error {
+	if i.files != nil {
+		return i.files.setDNS(d)
+	}
+	var servers []string
+	for _, s := range d.Servers {
+		servers = append(servers, s.String())
+	}
+	if len(servers) > 0 {
+		_ = i.front.Send(Event{Servers: servers}) // a front that is gone ends us
+	}
 	return nil
 }
 

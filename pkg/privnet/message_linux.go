@@ -29,6 +29,7 @@ type answer struct {
 type Spec struct {
 	MAC     net.HardwareAddr // of the TAP; nil means a random one
 	SLAAC   bool             // let the kernel configure IPv6 by router advertisements
+	Enters  bool             // the namespace is another's: make the interface, and nothing else
 	Capture bool             // leave the command CAP_NET_RAW, over its own network
 }
 
@@ -41,11 +42,12 @@ type order struct {
 // An Event is what init tells the front. One field is set,
 // or Failed with Forbidden.
 type Event struct {
-	Forbidden bool   // with Failed: this host does not allow it
-	Ready     bool   // the namespace is made; the command waits for a configuration
-	Failed    string // why it is not, in one line
-	Started   bool   // the command runs
-	Stopped   int    // the signal that stopped the command
+	Forbidden bool     // with Failed: this host does not allow it
+	Ready     bool     // the namespace is made; the command waits for a configuration
+	Failed    string   // why it is not, in one line
+	Servers   []string // name servers, for a namespace whose files are not ours
+	Started   bool     // the command runs
+	Stopped   int      // the signal that stopped the command
 	Exited    *Exit
 }
 

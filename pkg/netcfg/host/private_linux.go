@@ -200,5 +200,19 @@ func (p *Private) removeAddresses(but netip.Prefix) error {
 	return nil
 }
 
+// HasDefaultRoute reports whether there is a way out already.
+func (p *Private) HasDefaultRoute() (bool, error) {
+	routes, err := p.nl.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return false, fmt.Errorf("host: list routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil || r.Dst.String() == "0.0.0.0/0" {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // Close leaves everything as it is: it ends with the namespace.
 func (p *Private) Close() { p.nl.Close() }
