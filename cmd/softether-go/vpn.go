@@ -117,7 +117,7 @@ func (v *vpn) openEnd(ctx context.Context, cfg config.Config) (err error) {
 func (v *vpn) run(ctx context.Context) error {
 	below, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	parts := []func(context.Context) error{v.client.Run, v.proxies.serve, v.end.watch, v.way.Watch, v.showCounters}
+	parts := []func(context.Context) error{v.client.Run, v.proxies.serve, v.end.watch, v.way.Watch, v.showCounters, v.giveBack}
 	ended := make(chan error, len(parts))
 	for _, part := range parts {
 		go func() { ended <- part(below) }()
@@ -138,6 +138,11 @@ func (v *vpn) run(ctx context.Context) error {
 		}
 	}
 	return errors.Join(err, v.end.Close())
+}
+
+// giveBack returns memory to the system after bursts.
+func (v *vpn) giveBack(ctx context.Context) error {
+	return (&reclaimer{carried: v.carrier.carried}).run(ctx)
 }
 
 // close gives back what newVPN opened. After run nothing is left to do.
