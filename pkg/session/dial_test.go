@@ -90,12 +90,12 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 			}
 			p.Reply(wire.Refusal(wire.CodeAccessDenied))
 		}, wire.CodeAccessDenied, wire.Never, "not allowed"},
-		{"redirect", func(p *peer) {
+		{"redirect to nowhere", func(p *peer) {
 			p.Greet()
 			m := &pack.Pack{}
 			m.SetInt("Redirect", 1)
 			p.Reply(m)
-		}, nil, wire.Never, "cluster"},
+		}, nil, wire.Retry, "cluster"},
 		{"encryption off", func(p *peer) { p.Greet(); w := sessiontest.Welcome(); w.Encrypt = false; p.Reply(w.Pack()) }, errUnencrypted, wire.Never, "without encryption"},
 		{"compression on", func(p *peer) { p.Greet(); w := sessiontest.Welcome(); w.Compress = true; p.Reply(w.Pack()) }, errUnasked("compression"), wire.Retry, "compression"},
 		{"half-duplex", func(p *peer) { p.Greet(); w := sessiontest.Welcome(); w.HalfConnection = true; p.Reply(w.Pack()) }, nil, wire.Retry, "one-way"},

@@ -58,6 +58,9 @@ type Parser struct {
 	frames [][]byte
 	stats  ParserStats
 	read   int
+
+	inflater *inflater // nil unless blocks are compressed
+	more     bool      // it was full before all was parsed
 }
 
 // ParserStats counts what a Parser has seen.
@@ -67,6 +70,7 @@ type ParserStats struct {
 	KeepAlives uint64
 	Runts      uint64 // blocks shorter than an Ethernet header, dropped
 	Giants     uint64 // blocks longer than frame.MaxLen, dropped
+	Corrupt    uint64 // blocks that were to be compressed and were not, dropped
 }
 
 // NewParser returns a Parser. What was already read from the stream is given as
@@ -74,6 +78,13 @@ type ParserStats struct {
 func NewParser(early []byte) *Parser {
 	p := &Parser{buf: make([]byte, max(parserBuffer, 2*len(early)))}
 	p.w = copy(p.buf, early)
+	return p
+}
+
+// NewInflatingParser returns a Parser for a session whose blocks are compressed.
+func NewInflatingParser(early []byte) *Parser {
+	p := NewParser(early)
+	p.inflater = newInflater()
 	return p
 }
 
@@ -88,7 +99,7 @@ func (p *Parser) Stats() ParserStats { return p.stats }
 // An error of src is returned as it is, with the stream in good order: after a
 // time-out Next may be called again.
 func (p *Parser) Next(src io.Reader) (frames [][]byte, alive bool, err error) {
-	if p.read > 0 || p.w == 0 { // not for what came early
+	if (p.read > 0 || p.w == 0) && !p.more { // not for what came early
 		p.compact()
 		n, err := src.Read(p.buf[p.w:])
 		p.w += n
@@ -99,11 +110,14 @@ func (p *Parser) Next(src io.Reader) (frames [][]byte, alive bool, err error) {
 	p.read++
 	before := p.stats.units()
 	p.frames = p.frames[:0]
+	if p.inflater != nil {
+		p.inflater.reset()
+	}
 	err = p.parse()
 	return p.frames, p.stats.units() != before, err
 }
 
-func (s *ParserStats) units() uint64 { return s.Frames + s.KeepAlives + s.Runts + s.Giants }
+func (s *ParserStats) units() uint64 { return s.Frames + s.KeepAlives + s.Runts + s.Giants + s.Corrupt }
 
 // compact moves the unparsed rest, at most one partial block, to the front.
 func (p *Parser) compact() {
@@ -115,7 +129,12 @@ func (p *Parser) compact() {
 
 // parse consumes all that is whole.
 func (p *Parser) parse() error {
+	p.more = false
 	for {
+		if p.inflater != nil && p.inflater.full() {
+			p.more = true
+			return nil
+		}
 		switch p.state {
 		case awaitCount:
 			n, ok := p.u32()
@@ -177,7 +196,13 @@ func (p *Parser) finish(body []byte) {
 		p.state = awaitCount
 		return
 	}
+	readable := true
+	if p.inflater != nil {
+		body, readable = p.inflater.unpack(body)
+	}
 	switch {
+	case !readable:
+		p.stats.Corrupt++
 	case len(body) < frame.HeaderLen:
 		p.stats.Runts++
 	case len(body) > frame.MaxLen:

@@ -16,10 +16,12 @@ const (
 	CodeHubStopping     Code = 10
 	CodeAccessDenied    Code = 12
 	CodeSessionTimeout  Code = 13
+	CodeOtherProtocol   Code = 14
 	CodeTooManyConns    Code = 15
 	CodeHubBusy         Code = 16
 	CodeTooManySessions Code = 20
 	CodeNotSupported    Code = 33
+	CodeMonitorDenied   Code = 107
 	CodeBridgeDenied    Code = 108
 )
 
@@ -52,7 +54,7 @@ var codes = map[Code]codeInfo{
 	11:                  {Retry, "the session was removed while logging in"},
 	CodeAccessDenied:    {Never, "the user is not allowed in: expired, or denied by policy; ask the server's administrator"},
 	CodeSessionTimeout:  {Retry, "the session is no longer known to the server"},
-	14:                  {Retry, "the session belongs to another protocol"},
+	CodeOtherProtocol:   {Retry, "the session belongs to another protocol"},
 	CodeTooManyConns:    {Retry, "the session has all its connections already"},
 	CodeHubBusy:         {Wait, "the virtual hub has as many sessions as it may"},
 	CodeTooManySessions: {Wait, "the user is logged in as often as the policy allows"},
@@ -75,7 +77,7 @@ var codes = map[Code]codeInfo{
 	103:                 {Wait, "the server has no client licence left"},
 	104:                 {Wait, "the server has no bridge licence left"},
 	105:                 {Wait, "the server takes no sessions now"},
-	107:                 {Never, "monitoring mode is not allowed for this user"},
+	CodeMonitorDenied:   {Never, "monitoring mode is not allowed for this user; drop -monitor, or ask the server's administrator to set MonitorPort in the user's policy"},
 	CodeBridgeDenied:    {Never, "bridge mode is not allowed for this user; drop -bridge, or ask the server's administrator to lift NoBridge and NoRouting from the user's policy"},
 	109:                 {Never, "the virtual hub does not allow our IP address"},
 	111:                 {Retry, "the server is out of memory"},

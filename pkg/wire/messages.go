@@ -53,6 +53,9 @@ const (
 	HashedPass    AuthType = 1 // an answer to the challenge; local users only
 	PlainPassword AuthType = 2 // the password itself, inside TLS; for RADIUS and the like
 	Certificate   AuthType = 3 // a certificate and a signature of the challenge
+
+	// ByTicket is a cluster controller's word for us; see Redirect.
+	ByTicket AuthType = 99
 )
 
 // Methods of the first pack a client posts.
@@ -70,7 +73,21 @@ type Login struct {
 	Plain         string // PlainPassword
 	Cert          []byte // Certificate: the user's, DER
 	Sign          []byte // Certificate: its key's signature of the challenge, RSASSA-PKCS1-v1_5 with SHA-1
+	Ticket        []byte // ByTicket: the controller's, HashLen bytes, good for one login: a secret
 	MaxConnection int
+
+	// What follows is asked for; Welcome says what is granted.
+
+	// Cleartext asks that everything after Welcome travels without TLS.
+	Cleartext bool
+	Compress  bool // every block its own zlib stream
+	// HalfConnection asks for connections of one direction each, two at least.
+	HalfConnection bool
+	// QoS asks for a connection more, two at least, that is kept for urgent frames.
+	QoS bool
+	// Monitor asks for a session that sees all of the hub's frames and may send none.
+	// Who may not is refused with CodeMonitorDenied.
+	Monitor bool
 	// Bridge asks for the bridge and routing mode, in which the hub takes frames
 	// from any number of stations. Without it the hub passes frames from 3 MAC and 4
 	// IPv4 addresses and drops the rest without notice. Who may not have the mode at
@@ -110,23 +127,30 @@ func (l Login) Pack() *pack.Pack {
 	case Certificate:
 		p.SetData("cert", l.Cert)
 		p.SetData("sign", l.Sign)
+	case ByTicket:
+		p.SetData("ticket", l.Ticket)
 	}
-	p.SetStr("client_str", l.Client.Product)
-	p.SetInt("client_ver", uint32(l.Client.Version))
-	p.SetInt("client_build", uint32(l.Client.Build))
+	l.Client.identify(p)
 	p.SetStr("hello", l.Client.Product)
 	p.SetInt("version", uint32(l.Client.Version))
 	p.SetInt("build", uint32(l.Client.Build))
 	p.SetInt("protocol", 0) // TCP
 	p.SetInt("max_connection", uint32(max(1, l.MaxConnection)))
-	p.SetInt("use_encrypt", 1) // absent would mean clear text after Welcome
-	p.SetInt("use_compress", 0)
-	p.SetInt("half_connection", 0)
-	p.SetInt("qos", 0) // would make the server expect a second connection
+	p.SetBool("use_encrypt", !l.Cleartext) // absent would mean clear text after Welcome
+	p.SetBool("use_compress", l.Compress)
+	p.SetBool("half_connection", l.HalfConnection)
+	p.SetBool("qos", l.QoS)
 	p.SetBool("require_bridge_routing_mode", l.Bridge)
-	p.SetBool("require_monitor_mode", false)
+	p.SetBool("require_monitor_mode", l.Monitor)
 	l.Client.nodeInfo(p, l.Hub)
 	return p
+}
+
+// identify adds who is calling, which every method has.
+func (c ClientInfo) identify(p *pack.Pack) {
+	p.SetStr("client_str", c.Product)
+	p.SetInt("client_ver", uint32(c.Version))
+	p.SetInt("client_build", uint32(c.Build))
 }
 
 // nodeInfo adds what Cedar/Admin.c, OutRpcNodeInfo does. Its integers are swapped
@@ -159,9 +183,17 @@ func ParseLogin(p *pack.Pack) (Login, error) {
 		Plain:         p.Str("plain_password"),
 		Cert:          p.Data("cert"),
 		Sign:          p.Data("sign"),
-		MaxConnection: int(min(32, max(1, p.Int("max_connection")))),
+		Ticket:        p.Data("ticket"),
+		MaxConnection: int(min(MaxConnections, max(1, p.Int("max_connection")))),
+		Cleartext:     !p.Bool("use_encrypt"),
+		Compress:      p.Bool("use_compress"),
+		QoS:           p.Bool("qos"),
+		Monitor:       p.Bool("require_monitor_mode"),
 		Bridge:        p.Bool("require_bridge_routing_mode"),
-		Client:        ClientInfo{Product: p.Str("hello"), Build: int(p.Int("client_build"))},
+
+		HalfConnection: p.Bool("half_connection"),
+
+		Client: ClientInfo{Product: p.Str("hello"), Build: int(p.Int("client_build"))},
 	}
 	copy(l.Client.UniqueID[:], p.Data("UniqueId"))
 	if l.Hub == "" || l.User == "" {
@@ -169,6 +201,54 @@ func ParseLogin(p *pack.Pack) (Login, error) {
 	}
 	return l, nil
 }
+
+// Join asks to add a connection to a session, or to bring one back that has lost all.
+// (Cedar/Protocol.c, ClientUploadAuth2)
+type Join struct {
+	SessionKey []byte // Welcome's: the only credential
+	Client     ClientInfo
+}
+
+// Pack returns j as it is sent.
+func (j Join) Pack() *pack.Pack {
+	p := &pack.Pack{}
+	p.SetStr("method", MethodAdditional)
+	p.SetData("session_key", j.SessionKey)
+	j.Client.identify(p)
+	return p
+}
+
+// Direction says which way a connection carries units, keep-alives among them.
+// (Cedar/Connection.h, TCP_BOTH, TCP_SERVER_TO_CLIENT, TCP_CLIENT_TO_SERVER)
+type Direction uint32
+
+const (
+	BothWays     Direction = 0
+	InboundOnly  Direction = 1 // from the server
+	OutboundOnly Direction = 2 // to the server
+)
+
+// ParseJoined reads the reply to a Join. A refusal is a Code.
+func ParseJoined(p *pack.Pack) (Direction, error) {
+	if c := Code(p.Int("error")); c != 0 {
+		return 0, c
+	}
+	d := Direction(p.Int("direction"))
+	if d > OutboundOnly {
+		return 0, fmt.Errorf("the server gave a connection the direction %d, which does not exist", uint32(d))
+	}
+	return d, nil
+}
+
+// Joined returns the reply that lets a connection in: the server's side.
+func Joined(d Direction) *pack.Pack {
+	p := Refusal(0) // for no reason: none
+	p.SetInt("direction", uint32(d))
+	return p
+}
+
+// MaxConnections is the most that a session can have (Cedar/Cedar.h, MAX_TCP_CONNECTION).
+const MaxConnections = 32
 
 // Session timeouts a server can set (Cedar/Cedar.h, TIMEOUT_MIN, _MAX, _DEFAULT).
 const (
@@ -185,19 +265,74 @@ type Welcome struct {
 	MaxConnection  int
 	Encrypt        bool
 	Compress       bool
-	HalfConnection bool
+	HalfConnection bool          // the first connection is then outbound only
+	QoS            bool          // the last connection is kept for urgent frames
 	Timeout        time.Duration // within it each side must be heard
 	VLAN           int
 	Policy         Policy
 	Message        string // from the hub's administrator; show it, never act on it
 }
 
-// A Redirect sends us to another member of a cluster.
-type Redirect struct{ Member netip.Addr }
+// A Redirect sends us to another member of a cluster. (Cedar/Protocol.c, ServerAccept
+// and ClientConnect)
+type Redirect struct {
+	Member  netip.Addr
+	Ports   []uint16 // of the member, in its order
+	Ticket  []byte   // HashLen bytes, to log in with there: a secret
+	Cert    []byte   // the member's, DER
+	Message string   // as Welcome's
+}
 
-// Error makes a Redirect an error where it cannot be followed.
+// Error makes a Redirect an error where it is not followed.
 func (r Redirect) Error() string {
-	return "the server is a cluster controller and sends us on to " + r.Member.String() + ", which this version cannot follow"
+	return "the server is a cluster controller and sends us on to " + r.Member.String()
+}
+
+// maxPorts bounds the ports of a member (Cedar/Cedar.h, MAX_PUBLIC_PORT_NUM).
+const maxPorts = 128
+
+// parseRedirect reads a Redirect, which it returns as an error.
+func parseRedirect(p *pack.Pack) error {
+	r := Redirect{Member: p.IP("Ip"), Ticket: p.Data("Ticket"), Cert: p.Data("Cert"), Message: message(p)}
+	for _, port := range p.Ints("Port") {
+		if port > 0 && port <= 65535 && len(r.Ports) < maxPorts {
+			r.Ports = append(r.Ports, uint16(port))
+		}
+	}
+	switch {
+	case !r.Member.IsValid() || r.Member.IsUnspecified():
+		return errors.New("the cluster controller sends us on to a member without an address")
+	case len(r.Ports) == 0:
+		return fmt.Errorf("the cluster controller sends us on to %v without a port", r.Member)
+	case len(r.Ticket) != HashLen:
+		return fmt.Errorf("the cluster controller sends us on to %v without a ticket", r.Member)
+	case len(r.Cert) == 0:
+		return fmt.Errorf("the cluster controller sends us on to %v without its certificate, so that it cannot be told from an impostor", r.Member)
+	}
+	return r
+}
+
+// Pack returns r as it is sent: the controller's side.
+func (r Redirect) Pack() *pack.Pack {
+	p := &pack.Pack{}
+	p.SetInt("Redirect", 1)
+	p.SetIP("Ip", r.Member)
+	ports := make([]uint32, len(r.Ports))
+	for i, port := range r.Ports {
+		ports[i] = uint32(port)
+	}
+	p.SetInt("Port", ports...)
+	p.SetData("Ticket", r.Ticket)
+	p.SetData("Cert", r.Cert)
+	if r.Message != "" {
+		p.SetData("Msg", []byte(r.Message))
+	}
+	return p
+}
+
+// message is the hub's message in a Welcome or Redirect.
+func message(p *pack.Pack) string {
+	return strings.ToValidUTF8(string(p.Data("Msg")), "\uFFFD")
 }
 
 // ParseWelcome reads the reply to a Login. A refusal is a Code, a redirection a
@@ -207,20 +342,21 @@ func ParseWelcome(p *pack.Pack) (Welcome, error) {
 		return Welcome{}, c
 	}
 	if p.Bool("Redirect") {
-		return Welcome{}, Redirect{Member: p.IP("Ip")}
+		return Welcome{}, parseRedirect(p)
 	}
 	w := Welcome{
 		SessionName:    p.Str("session_name"),
 		ConnectionName: p.Str("connection_name"),
 		SessionKey:     p.Data("session_key"),
-		MaxConnection:  int(min(32, max(1, p.Int("max_connection")))),
+		MaxConnection:  int(min(MaxConnections, max(1, p.Int("max_connection")))),
 		Encrypt:        p.Bool("use_encrypt"),
 		Compress:       p.Bool("use_compress"),
 		HalfConnection: p.Bool("half_connection"),
+		QoS:            p.Bool("qos"),
 		Timeout:        clampTimeout(p.Int("timeout")),
 		VLAN:           int(p.Int("vlan_id")),
 		Policy:         parsePolicy(p),
-		Message:        strings.ToValidUTF8(string(p.Data("Msg")), "\uFFFD"),
+		Message:        message(p),
 	}
 	switch {
 	case w.SessionName == "" || w.ConnectionName == "":
@@ -251,7 +387,7 @@ func (w Welcome) Pack() *pack.Pack {
 	p.SetBool("use_compress", w.Compress)
 	p.SetBool("half_connection", w.HalfConnection)
 	p.SetInt("timeout", uint32(w.Timeout.Milliseconds()))
-	p.SetInt("qos", 0)
+	p.SetBool("qos", w.QoS)
 	for _, f := range w.Policy {
 		p.SetInt(policyPrefix+f.Name, f.Value)
 	}

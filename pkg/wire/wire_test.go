@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"softether-go/pkg/pack"
 )
@@ -208,6 +209,78 @@ func TestWelcomeIsNotBelievedBlindly(t *testing.T) {
 	}
 }
 
+func validRedirect() Redirect {
+	return Redirect{Member: netip.MustParseAddr("192.0.2.9"), Ports: []uint16{443, 5555},
+		Ticket: bytes.Repeat([]byte{3}, HashLen), Cert: []byte{0x30, 1}, Message: "hello"}
+}
+
+func TestRedirectIsReadAsWritten(t *testing.T) {
+	want := validRedirect()
+	_, err := ParseWelcome(want.Pack())
+	var got Redirect
+	if !errors.As(err, &got) {
+		t.Fatalf("got %v", err)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("redirect (-want +got):\n%s", diff)
+	}
+}
+
+func TestRedirectIsNotBelievedBlindly(t *testing.T) {
+	for name, row := range map[string]struct {
+		change func(*Redirect)
+		want   string
+	}{
+		"no member":           {func(r *Redirect) { r.Member = netip.Addr{} }, "without an address"},
+		"no port":             {func(r *Redirect) { r.Ports = nil }, "without a port"},
+		"the port 0":          {func(r *Redirect) { r.Ports = []uint16{0} }, "without a port"},
+		"no ticket":           {func(r *Redirect) { r.Ticket = nil }, "without a ticket"},
+		"a ticket too short":  {func(r *Redirect) { r.Ticket = r.Ticket[1:] }, "without a ticket"},
+		"no certificate":      {func(r *Redirect) { r.Cert = nil }, "impostor"},
+		"all zero as address": {func(r *Redirect) { r.Member = netip.IPv6Unspecified() }, "without an address"},
+	} {
+		r := validRedirect()
+		row.change(&r)
+		_, err := ParseWelcome(r.Pack())
+		if err == nil || errors.As(err, new(Redirect)) || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: got %v, want one with %q", name, err, row.want)
+		}
+	}
+}
+
+func TestJoinIsAnsweredByADirection(t *testing.T) {
+	p := Join{SessionKey: bytes.Repeat([]byte{7}, HashLen), Client: ClientInfo{Product: "x", Build: 9999}}.Pack()
+	if p.Str("method") != MethodAdditional || len(p.Data("session_key")) != HashLen || p.Int("client_build") != 9999 {
+		t.Errorf("request %+v", p)
+	}
+	for _, want := range []Direction{BothWays, InboundOnly, OutboundOnly} {
+		if got, err := ParseJoined(Joined(want)); err != nil || got != want {
+			t.Errorf("direction %d: got %d, %v", want, got, err)
+		}
+	}
+	if _, err := ParseJoined(Joined(3)); err == nil || !strings.Contains(err.Error(), "direction 3") {
+		t.Errorf("an impossible direction: %v", err)
+	}
+	if _, err := ParseJoined(Refusal(CodeSessionTimeout)); !errors.Is(err, CodeSessionTimeout) {
+		t.Errorf("a refusal: %v", err)
+	}
+}
+
+func TestLoginAsksForWhatItIsTold(t *testing.T) {
+	want := Login{Hub: "H", User: "U", Auth: ByTicket, Ticket: []byte{1}, MaxConnection: 8,
+		Cleartext: true, Compress: true, HalfConnection: true, QoS: true, Monitor: true}
+	got, err := ParseLogin(want.Pack())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("login (-want +got):\n%s", diff)
+	}
+	if p := (Login{Hub: "H", User: "U"}).Pack(); p.Int("use_encrypt") != 1 {
+		t.Error("a login that says nothing of it would give up encryption")
+	}
+}
+
 func TestHelloIsNotBelievedBlindly(t *testing.T) {
 	good := Hello{Product: "x", Version: 501, Build: 9674, Random: make([]byte, HashLen)}
 	got, err := ParseHello(good.Pack())
@@ -254,12 +327,25 @@ func FuzzNegotiation(f *testing.F) {
 	b.Reset()
 	WriteRequest(&b, "h", Login{Hub: "H", User: "U"}.Pack())
 	f.Add(b.Bytes())
+	b.Reset()
+	WriteReply(&b, validRedirect().Pack())
+	f.Add(b.Bytes())
+	b.Reset()
+	WriteReply(&b, Joined(OutboundOnly))
+	f.Add(b.Bytes())
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 4\r\n\r\n\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		if p, err := ReadReply(bufio.NewReader(bytes.NewReader(in))); err == nil {
 			ParseHello(p)
 			if w, err := ParseWelcome(p); err == nil && (w.Timeout < minTimeout || w.Timeout > maxTimeout || len(w.SessionKey) != HashLen) {
 				t.Errorf("accepted %+v", w)
+			}
+			var r Redirect
+			if _, err := ParseWelcome(p); errors.As(err, &r) && (!r.Member.IsValid() || len(r.Ports) == 0 || len(r.Ticket) != HashLen || len(r.Cert) == 0) {
+				t.Errorf("accepted %+v", r)
+			}
+			if d, err := ParseJoined(p); err == nil && d > OutboundOnly {
+				t.Errorf("accepted direction %d", d)
 			}
 		}
 		if q, err := ReadRequest(bufio.NewReader(bytes.NewReader(in))); err == nil {
