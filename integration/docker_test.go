@@ -29,6 +29,7 @@ func TestContainer(t *testing.T) {
 	t.Run("TAP", func(t *testing.T) { proveTAPContainer(t, w.in(t), m) })
 	t.Run("TAP for another container's network", func(t *testing.T) { proveSidecar(t, w.in(t)) })
 	t.Run("TAP without a file system", func(t *testing.T) { proveReadOnlyContainer(t, w.in(t)) })
+	t.Run("run", func(t *testing.T) { proveRunContainer(t, w.in(t)) })
 	t.Run("too little allowed", func(t *testing.T) { proveContainerRefuses(t, w.in(t)) })
 }
 

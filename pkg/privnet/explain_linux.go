@@ -28,6 +28,7 @@ type facts struct {
 	maxMount    int // user.max_mnt_namespaces
 	seccomp     bool
 	container   bool
+	weakRoot    bool // root that may not give itself to a namespace (user_namespaces(7))
 }
 
 // readFacts looks below root, which is / but in tests.
@@ -53,7 +54,15 @@ func readFacts(root string) facts {
 		maxMount:    number("user/max_mnt_namespaces"),
 		seccomp:     strings.Contains(string(status), "\nSeccomp:\t2"), // SECCOMP_MODE_FILTER
 		container:   exists(".dockerenv") || exists("run/.containerenv"),
+		weakRoot:    weakRoot(),
 	}
+}
+
+// weakRoot reports whether this is root without CAP_SETFCAP, which the kernel since
+// Linux 5.12 asks for before root's id may be mapped.
+func weakRoot() bool {
+	have, err := capabilities()
+	return err == nil && os.Geteuid() == 0 && have&(1<<unix.CAP_SETFCAP) == 0
 }
 
 // explain names the cause of what the kernel refused, and the remedy.
@@ -94,6 +103,9 @@ func (f facts) why(err error) string {
 	case permission && f.container && f.seccomp:
 		return "the container's seccomp filter or its AppArmor profile, as Docker's default ones, forbid namespaces and mounts; start the container with " +
 			"--security-opt seccomp=unconfined --security-opt apparmor=unconfined --device " + tunFile
+	case permission && f.weakRoot:
+		return "root without the capability CAP_SETFCAP may make no user namespace: be another user, as in a container with --user 1000, " +
+			"or add the capability, as with --cap-add SETFCAP"
 	case permission && f.appArmor > 0:
 		return "AppArmor restricts user namespaces to programs it knows (kernel.apparmor_restrict_unprivileged_userns is 1); make it know this one: " +
 			"softether-go run -print-apparmor-profile | sudo tee /etc/apparmor.d/softether-go && sudo apparmor_parser -r /etc/apparmor.d/softether-go"

@@ -13,7 +13,7 @@ import (
 )
 
 func TestEachRefusalHasItsCauseAndRemedy(t *testing.T) {
-	free := facts{-1, -1, 15000, 15000, 15000, false, false}
+	free := facts{-1, -1, 15000, 15000, 15000, false, false, false}
 	with := func(edit func(*facts)) facts {
 		f := free
 		edit(&f)
@@ -33,6 +33,7 @@ func TestEachRefusalHasItsCauseAndRemedy(t *testing.T) {
 		{"Ubuntu's AppArmor", with(func(f *facts) { f.appArmor = 1 }), unix.EACCES, "-print-apparmor-profile"},
 		{"Docker", with(func(f *facts) { f.container, f.seccomp = true, true }), unix.EPERM, "seccomp=unconfined"},
 		{"Docker on Ubuntu", with(func(f *facts) { f.container, f.seccomp, f.appArmor = true, true, 1 }), unix.EPERM, "seccomp=unconfined"},
+		{"root that may not map itself", with(func(f *facts) { f.weakRoot = true }), unix.EPERM, "--cap-add SETFCAP"},
 		{"a sandbox", with(func(f *facts) { f.seccomp = true }), unix.EPERM, "RestrictNamespaces"},
 		{"a chroot", free, unix.EPERM, "chroot"},
 		{"a small kernel", free, unix.EINVAL, "CONFIG_USER_NS"},
@@ -51,7 +52,7 @@ func TestEachRefusalHasItsCauseAndRemedy(t *testing.T) {
 
 func TestFactsAreReadFromTheHost(t *testing.T) {
 	root := t.TempDir()
-	if got, want := readFacts(root), (facts{-1, -1, -1, -1, -1, false, false}); got != want {
+	if got, want := readFacts(root), (facts{-1, -1, -1, -1, -1, false, false, weakRoot()}); got != want {
 		t.Errorf("nothing there: got %+v", got)
 	}
 	for name, text := range map[string]string{
@@ -71,7 +72,7 @@ func TestFactsAreReadFromTheHost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, want := readFacts(root), (facts{0, 1, 2, 3, 4, true, true}); got != want {
+	if got, want := readFacts(root), (facts{0, 1, 2, 3, 4, true, true, weakRoot()}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -28,8 +28,9 @@ var (
 )
 
 // stagingDirs are directories of which one exists and is not looked at while the files
-// are made: a file has to be mounted somewhere to be mounted elsewhere.
-var stagingDirs = []string{"/tmp", "/mnt", "/run", "/var", "/srv"}
+// are made: a file has to be mounted somewhere to be mounted elsewhere. The last are there
+// in containers that have nothing else.
+var stagingDirs = []string{"/tmp", "/mnt", "/run", "/var", "/srv", "/dev/shm", "/sys"}
 
 // files are those that the command sees in place of the host's.
 type files struct {
