@@ -13,8 +13,8 @@ const (
 	// quietBatches is how many batches of frames between two looks still count as
 	// quiet: keep-alives, a few shells.
 	quietBatches = 500
-	// worthwhile is how much more memory than after the last time must be in use for
-	// the work of giving some back.
+	// worthwhile is how much more memory must be in use than at the start, and than
+	// after the last time, for the work of giving some back.
 	worthwhile = 16 << 20
 )
 
@@ -24,14 +24,16 @@ const (
 type reclaimer struct {
 	carried func() uint64 // batches so far
 
-	before uint64 // batches at the last look
-	floor  uint64 // bytes resident after the last time, or at the start
-	times  int    // that memory was given back
+	start  uint64        // bytes resident at the start
+	before uint64        // batches at the last look
+	last   processCounts // after the last time, or at the start
+	times  int           // that memory was given back
 }
 
 // run looks every so often until ctx ends.
 func (r *reclaimer) run(ctx context.Context) error {
-	r.floor = countProcess().ResidentBytes
+	r.last = countProcess()
+	r.start = r.last.ResidentBytes
 	t := time.NewTicker(quietCheck)
 	defer t.Stop()
 	for {
@@ -49,11 +51,19 @@ func (r *reclaimer) look() {
 	n := r.carried()
 	quiet := n-r.before < quietBatches
 	r.before = n
-	if !quiet || countProcess().ResidentBytes < r.floor+worthwhile {
+	if !quiet || !r.worthwhile(countProcess()) {
 		return
 	}
 	runtime.GC() // pools let go at the second collection, which is FreeOSMemory's
 	debug.FreeOSMemory()
-	r.floor = countProcess().ResidentBytes
+	r.last = countProcess()
 	r.times++
+}
+
+// worthwhile says whether more is in use than after the last time, or whoever held it
+// then has probably gone: a client of the proxies has goroutines, and what it held
+// only a collection finds.
+func (r *reclaimer) worthwhile(now processCounts) bool {
+	return now.ResidentBytes >= r.last.ResidentBytes+worthwhile ||
+		now.ResidentBytes >= r.start+worthwhile && now.Goroutines <= r.last.Goroutines/2
 }

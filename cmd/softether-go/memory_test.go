@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -98,27 +99,32 @@ func askForPage(c net.Conn) error {
 // Only a quiet program with much to give is stopped for the work, and only once.
 func TestMemoryIsGivenBackOnceAndInQuiet(t *testing.T) {
 	var batches uint64
-	r := &reclaimer{carried: func() uint64 { return batches }, floor: countProcess().ResidentBytes}
-	r.look()
-	if r.times != 0 {
-		t.Error("though there was nothing to give back")
+	r := &reclaimer{carried: func() uint64 { return batches }}
+	r.last = countProcess()
+	r.start = r.last.ResidentBytes
+	look := func(want int, why string) {
+		t.Helper()
+		if r.look(); r.times != want {
+			t.Fatalf("given back %d times, want %d: %s", r.times, want, why)
+		}
 	}
-	garbage := make([]byte, 4*worthwhile)
-	for i := range garbage {
-		garbage[i] = 1
+	look(0, "there was nothing to give back")
+	held := make([]byte, 8*worthwhile)
+	for i := range held {
+		held[i] = 1
+	}
+	var holders sync.WaitGroup
+	leave := make(chan struct{})
+	for range 1000 {
+		holders.Go(func() { <-leave })
 	}
 	batches += quietBatches
-	r.look()
-	if r.times != 0 {
-		t.Error("though frames flow")
-	}
-	garbage = nil
-	r.look()
-	if r.times != 1 {
-		t.Errorf("%d times when it was quiet, want once", r.times)
-	}
-	r.look()
-	if r.times != 1 {
-		t.Error("though there was nothing new to give back")
-	}
+	look(0, "frames flow")
+	look(1, "it is quiet, though all is held")
+	look(1, "nothing has changed")
+	runtime.KeepAlive(held)
+	close(leave)
+	holders.Wait()
+	look(2, "who held it has gone")
+	look(2, "nothing has changed")
 }
