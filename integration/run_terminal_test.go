@@ -166,6 +166,21 @@ func TestRunIsAJobLikeAnyOther(t *testing.T) {
 	if n := strings.Count(ty.screen(), "got interrupt"); n != 1 {
 		t.Errorf("got %d interrupts of one key, want 1", n)
 	}
+	// By one that is for the program alone too, also in the foreground.
+	before := len(ty.screen())
+	now := filepath.Join(bin, "now")
+	ty.Type("sh -c '(while [ ! -e "+now+" ]; do sleep 0.1; done; kill -INT $$) & exec vpn "+insideProgram(t)+" signals'\n", "waiting")
+	if err := os.WriteFile(now, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ty.Type("", "got interrupt")
+	ty.Type(ctrlC, "got interrupt")
+	ty.Type(ctrlZ, "Stopped")
+	ty.Type("bg\n", "vpn")
+	ty.Type("kill %1; wait; echo \"[\"gone\"]\"\n", "[gone]")
+	if n := strings.Count(ty.screen()[before:], "got interrupt"); n != 2 {
+		t.Errorf("got %d interrupts of one signal and one key, want 2", n)
+	}
 	ty.Type("exit 0\n", "exit")
 	<-ty.done
 }

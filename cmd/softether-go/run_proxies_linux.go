@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -103,8 +104,12 @@ func (b bareCommand) run(path string, argv, env []string, events chan<- privnet.
 	}
 }
 
-// Signal sends a signal to the command, if it runs.
+// Signal sends a signal to the command, if it runs. Of the keyboard's it has its own if
+// our process group is that of the terminal's foreground.
 func (b bareCommand) Signal(s syscall.Signal) error {
+	if slices.Contains(ofKeyboard, s) && inForeground() {
+		return nil
+	}
 	select {
 	case p := <-b.process:
 		defer func() { b.process <- p }()
@@ -116,3 +121,14 @@ func (b bareCommand) Signal(s syscall.Signal) error {
 
 // Close kills the command, if it runs.
 func (b bareCommand) Close() { _ = b.Signal(unix.SIGKILL) }
+
+// inForeground reports whether the keyboard's signals go to our process group.
+func inForeground() bool {
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false // no terminal is ours
+	}
+	defer tty.Close()
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}

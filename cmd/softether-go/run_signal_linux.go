@@ -11,7 +11,8 @@ import (
 )
 
 // Signals that the front gets for the command. Those of the keyboard the kernel sends to
-// the whole process group, so the command has them already.
+// the whole process group, so the command has them already: whom they are passed on to
+// sees to that.
 var (
 	passedOn   = []syscall.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCONT}
 	ofKeyboard = []syscall.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP}
@@ -40,22 +41,11 @@ func (f *front) signal(s syscall.Signal) error {
 		return commandExit{code: 128 + int(s)}
 	case ends && f.exit != nil:
 		return f.ended()
-	case slices.Contains(ofTerminal, s), slices.Contains(ofKeyboard, s) && inForeground():
+	case slices.Contains(ofTerminal, s):
 		return nil
 	}
 	if err := f.room.Signal(s); err != nil {
 		f.log.Debug("signal not passed on", "signal", s, "cause", err)
 	}
 	return nil
-}
-
-// inForeground reports whether the keyboard's signals go to our process group.
-func inForeground() bool {
-	tty, err := os.Open("/dev/tty")
-	if err != nil {
-		return false // no terminal is ours
-	}
-	defer tty.Close()
-	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
-	return err == nil && group == unix.Getpgrp()
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"runtime"
 	"sync"
 	"syscall"
@@ -54,7 +53,8 @@ func Inside(link, front int, c Command) error {
 		return err
 	}
 	defer i.link.Close()
-	defer ignoreTerminal()()
+	i.group.catch()
+	defer i.group.release()
 	var o order
 	if _, err := i.front.Receive(&o); err != nil {
 		return err
@@ -70,16 +70,6 @@ func Inside(link, front int, c Command) error {
 	return i.run()
 }
 
-// ignoreTerminal lets pass what the terminal sends to the whole process group. The
-// command gets it too, and with its default action: unlike a signal that is ignored,
-// one that is caught is not inherited.
-func ignoreTerminal() (release func()) {
-	caught := make(chan os.Signal, 1) // full is fine
-	signal.Notify(caught, unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGHUP,
-		unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2)
-	return func() { signal.Stop(caught) }
-}
-
 // inside is the state of init.
 type inside struct {
 	command     Command
@@ -87,6 +77,7 @@ type inside struct {
 	link, front *Socket
 	stack       *host.Private
 	files       *files
+	group       groupSignals
 
 	once  sync.Once
 	start chan struct{} // closed when there is a configuration
@@ -287,6 +278,9 @@ func (i *inside) serveFront() {
 		closeAll(files)
 		if err != nil {
 			break
+		}
+		if i.group.had(syscall.Signal(o.Signal)) {
+			continue
 		}
 		i.mu.Lock()
 		if i.pid != 0 && o.Signal != 0 {
