@@ -143,6 +143,39 @@ func TestRunStartsTheCommandAsIfDirectly(t *testing.T) {
 	}
 }
 
+// Proves that a command may capture packets if that was asked for, and has no other power.
+func TestRunLetsTheCommandCapture(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	capture := []string{insideProgram(t), "capture", lanGateway + ":80"}
+	if out, errs, code := w.Run(t, runFlags.with(flags{"capture": "true"}), capture...); out != "captured\n" || code != 0 {
+		t.Errorf("got %q, exit code %d\n%s", out, code, errs)
+	}
+	if out, errs, code := w.Run(t, runFlags, capture...); code != 1 || !strings.Contains(errs, "not permitted") {
+		t.Errorf("without being asked: got %q, exit code %d\n%s", out, code, errs)
+	}
+	const caps = "grep CapEff /proc/self/status | cut -f2; ip link set vpn0 down 2>&1 | grep -c 'not permitted'"
+	if out, errs, code := w.Run(t, runFlags.with(flags{"capture": "true"}), "sh", "-c", caps); out != "0000000000002000\n1\n" || code != 0 {
+		t.Errorf("capabilities: got %q, exit code %d, want CAP_NET_RAW alone\n%s", out, code, errs)
+	}
+}
+
+// Proves that the command gets an IPv6 address from the VPN's router, unless not wanted.
+func TestRunHasIPv6FromRouters(t *testing.T) {
+	t.Parallel()
+	w := newWorldWithoutDHCP(t)
+	const router = "fd00:77::1"
+	w.lan.ns.IP("address", "add", router+"/64", "dev", "br0", "nodad")
+	w.lan.Dnsmasq(usualLease, "--enable-ra", "--dhcp-range=fd00:77::,ra-only")
+	script := "for i in $(seq 100); do ping -n -6 -c 1 -W 1 " + router + " >/dev/null 2>&1 && echo reached && exit; sleep 0.1; done"
+	if out, errs, code := w.Run(t, runFlags, "sh", "-c", script); out != "reached\n" || code != 0 {
+		t.Errorf("got %q, exit code %d\n%s", out, code, errs)
+	}
+	if out, errs, code := w.Run(t, runFlags.with(flags{"no-ipv6": "true"}), "sh", "-c", "ip -6 -o address show dev vpn0; echo none"); out != "none\n" || code != 0 {
+		t.Errorf("with -no-ipv6: got %q, exit code %d\n%s", out, code, errs)
+	}
+}
+
 // exitServerRefused is the exit code for a refusal of the server, for good.
 const exitServerRefused = 3
 

@@ -42,6 +42,8 @@ func do(what string, args []string) error {
 		return echo(args[0])
 	case "send":
 		return send(args)
+	case "capture":
+		return capture(args[0])
 	case "signals":
 		return signals()
 	case "orphan": // ends, and leaves a process behind that writes a line later
@@ -109,6 +111,27 @@ func send(targets []string) error {
 		net.DialTimeout("tcp", "somewhere.example:80", 20*time.Millisecond)
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// capture prints whether a packet can be captured that is sent meanwhile.
+func capture(target string) error {
+	const all = 0x0300 // ETH_P_ALL in network order
+	fd, err := syscall.Socket(syscall.AF_PACKET, syscall.SOCK_RAW, all)
+	if err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	defer syscall.Close(fd)
+	go func() {
+		for {
+			net.DialTimeout("tcp", target, time.Second)
+			time.Sleep(100 * time.Millisecond)
+		}
+	}()
+	n, err := syscall.Read(fd, make([]byte, 2000))
+	if err == nil && n > 0 {
+		fmt.Println("captured")
+	}
+	return err
 }
 
 // signals prints what it gets, until SIGTERM.
