@@ -20,14 +20,15 @@ import (
 // rooms lists for each package which of ours it may import. Nothing may import
 // what is not in its row.
 var rooms = map[string][]string{
-	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/dhcp", "pkg/frame", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/privnet", "pkg/session", "pkg/share", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/wire"},
+	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/dhcp", "pkg/fairqueue", "pkg/frame", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/privnet", "pkg/session", "pkg/share", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/wire"},
 	"pkg/client":              {"pkg/dhcp", "pkg/frame", "pkg/netcfg", "pkg/session", "pkg/wire"},
 	"pkg/hub":                 {"pkg/frame", "pkg/pack", "pkg/tlsconn", "pkg/wire"},
 	"pkg/hub/gateway":         {"netstack", "pkg/frame", "pkg/netcfg"},
 	"pkg/hub/hubtest":         {"pkg/hub", "pkg/frame", "pkg/pack", "pkg/wire"},
 	"proxy":                   {},
-	"netstack":                {"netstack/resolver", "pkg/frame", "pkg/netcfg", "pkg/offload"},
+	"netstack":                {"netstack/resolver", "pkg/fairqueue", "pkg/frame", "pkg/netcfg", "pkg/offload"},
 	"pkg/offload":             {},
+	"pkg/fairqueue":           {"pkg/frame"},
 	"netstack/resolver":       {},
 	"pkg/session":             {"pkg/frame", "pkg/pack", "pkg/tlsconn", "pkg/wire"},
 	"pkg/tlsconn":             {},
