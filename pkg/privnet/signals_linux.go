@@ -13,11 +13,15 @@ import (
 
 const (
 	// groupLag is how much later than the front init may see a signal that was for the
-	// whole process group: some scheduling delays.
+	// whole process group: some scheduling delays. Who gets one of these twice does
+	// the same again.
 	groupLag = 200 * time.Millisecond
+	// keyLag is the same for the keyboard's: a second Ctrl-C is more than one, so we are
+	// to be surer.
+	keyLag = time.Second
 	// groupAge is after how long a signal that init got has nothing to do with one that
 	// the front tells of.
-	groupAge = time.Second
+	groupAge = 3 * time.Second
 )
 
 // shared are signals that may be for the whole process group: those of the keyboard and
@@ -70,12 +74,16 @@ func (g *groupSignals) note(s syscall.Signal) {
 }
 
 // had reports whether a signal that the front has got was for the whole group. It waits
-// for groupLag to be sure that it was not.
+// for groupLag or keyLag to be sure that it was not.
 func (g *groupSignals) had(s syscall.Signal) bool {
 	if !slices.Contains(shared, os.Signal(s)) {
 		return false
 	}
-	late := time.NewTimer(groupLag)
+	lag := groupLag
+	if s == unix.SIGINT || s == unix.SIGQUIT || s == unix.SIGTSTP {
+		lag = keyLag
+	}
+	late := time.NewTimer(lag)
 	defer late.Stop()
 	for {
 		g.mu.Lock()
