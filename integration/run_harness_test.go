@@ -44,7 +44,7 @@ func (w *world) asUser(argv ...string) *exec.Cmd {
 }
 
 // runTime is how long a short command with a network of its own may take.
-const runTime = upTime
+const runTime = 2 * upTime
 
 // Run runs a command with a network of its own and returns its output and exit code.
 func (w *world) Run(t testing.TB, f flags, argv ...string) (out, errs string, code int) {

@@ -55,6 +55,12 @@
 // resolve outside (systemd-resolved, nscd, Avahi, the system's D-Bus) is hidden. When the
 // host replaces its own file, which takes what is mounted on it away, it is mounted again.
 //
+// # Errors and goroutines
+//
+// Start's errors are one line; those that wrap ErrForbidden name a setting of the host and
+// the remedy. Each Socket and Link has at most one goroutine, which ends with Close; init
+// has one for each socket, as long as it lives.
+//
 // # Limits
 //
 // A program that asks a daemon outside to connect for it, over a socket in the file
