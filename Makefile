@@ -79,6 +79,10 @@ bench: ## benchmarks; the ones on the real server need root
 bench-compare: ## measure beside the official client; writes integration/COMPARE.md, .svg, .json (root)
 	$(GO) test ./integration -count=1 -timeout 40m -v -run '^TestCompare$$' -compare $(COMPARE)
 
+.PHONY: pgo
+pgo: ## profile the loads of bench-compare for the compiler: cmd/softether-go/default.pgo (root)
+	$(GO) test ./integration -count=1 -timeout 20m -v -run '^TestProfile$$' -profile $(CURDIR)/cmd/softether-go/default.pgo
+
 .PHONY: fmt
 fmt: ## format the code
 	gofmt -w .

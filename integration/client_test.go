@@ -52,10 +52,14 @@ func (f flags) args() []string {
 	return args
 }
 
+// clientFlags are for the build of the client; none as it is shipped.
+var clientFlags []string
+
 // buildClient builds the client once per run, as it is shipped: static.
 var buildClient = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(run.dir, "softether-go")
-	cmd := exec.Command("go", "build", "-o", path, "../cmd/softether-go")
+	args := slices.Concat([]string{"build"}, clientFlags, []string{"-o", path, "../cmd/softether-go"})
+	cmd := exec.Command("go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the client: %w\n%s", err, out)
