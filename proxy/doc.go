@@ -10,9 +10,9 @@
 // Each client says where it wants to go, in SOCKS5 (RFC 1928, with RFC 1929 user
 // and password) or HTTP (RFC 9110, CONNECT and absolute-form requests). The name
 // it gives is passed on unresolved: the Dialer resolves it where it dials, so
-// that no question leaks to the host's resolver. While the Dialer works, the
-// client's connection is watched: a client that hangs up ends its dial, and bytes
-// it sends ahead of the answer are kept for the target.
+// that no question leaks to the host's resolver. While the Dialer works for longer
+// than a moment, the client's connection is watched: a client that hangs up ends its
+// dial. Bytes that it sends ahead of the answer are kept for the target.
 //
 // Then bytes flow both ways in a relay. The end of one direction is passed on as
 // a half-close and the other goes on. A direction that is cut short resets the
