@@ -14,7 +14,9 @@
 // proxy's scheme says to look it up here.
 //
 // A connection holds back little that the network has not taken yet, so that what
-// waits does so before the tunnel's encryption, where there is still a choice.
+// waits does so before the tunnel's encryption, where there is still a choice. How
+// little follows the speed of the way, and whoever has more to send asks for it
+// (Unsent) and waits (AwaitRoom).
 //
 // Watch follows the machine's network beside the connections. It tells by a
 // connection's own address and the way that the kernel would choose now, so it needs
@@ -62,6 +64,7 @@ type Dialer struct {
 	lookup  func(ctx context.Context, network, host string) ([]netip.Addr, error) // nil means the system's resolver
 	connect func(ctx context.Context, network, address string) (net.Conn, error)  // nil means a net.Dialer
 	system  system
+	tuner   tuner
 
 	mu   sync.Mutex              // guards the fields below
 	last map[string][]netip.Addr // by name: the addresses a connection was made to
