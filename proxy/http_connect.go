@@ -34,7 +34,7 @@ func (h *HTTP) serveConnect(c *httpClient, w *response, req *http.Request) {
 	ahead := buffered(rw.Reader)
 	buf := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(ahead), client), max(readAhead, len(ahead)))
 	_, _ = buf.Peek(len(ahead)) // has them in the buffer; neither fails nor waits
-	w.hijacked = false // removed by serveTunnel
+	w.hijacked = false          // removed by serveTunnel
 	h.serveTunnel(c.run.ctx, &tunnel{
 		client: client, buf: buf, address: address,
 		granted: func(net.Addr) []byte { return []byte(connectOK) },
