@@ -83,6 +83,9 @@ func (v *vpn) counters() []stats.Section {
 	}:
 		all = append(all, stats.Section{Name: "tap", Counts: end.Stats()}, stats.Section{Name: "tap_offload", Counts: end.Offload()})
 	}
+	if v.queue != nil {
+		all = append(all, stats.Section{Name: "queue", Counts: v.queue.Stats()})
+	}
 	for _, s := range v.proxies.servers {
 		all = append(all, stats.Section{Name: strings.TrimSuffix(s.scheme, "h"), Counts: s.server.Stats()})
 	}

@@ -11,6 +11,8 @@ import (
 
 	"softether-go/pkg/client"
 	"softether-go/pkg/config"
+	"softether-go/pkg/fairqueue"
+	"softether-go/pkg/frame"
 	"softether-go/pkg/session"
 	"softether-go/pkg/underlay"
 )
@@ -23,8 +25,9 @@ type vpn struct {
 	way     *underlay.Dialer // beside the tunnel
 	proxies *proxies
 	client  *client.Client
-	carrier *batches      // between end and client
-	up      chan struct{} // closed when the tunnel is up for the first time
+	carrier *batches            // between end and client
+	queue   *fairqueue.Endpoint // of what the end sends; nil if it has its own
+	up      chan struct{}       // closed when the tunnel is up for the first time
 
 	showEvery time.Duration // between log lines with the counters; 0 means none
 	tables    io.Writer     // for tables of the counters
@@ -73,7 +76,7 @@ func (v *vpn) protect(ctx context.Context, servers []netip.Addr) error {
 // addClient makes the client that joins the local end to the server.
 func (v *vpn) addClient(sc session.Config, cfg config.Config) {
 	log := v.log
-	v.carrier = &batches{Endpoint: v.end}
+	v.carrier = &batches{Endpoint: v.queued()}
 	v.showEvery = cfg.Log.Statistics
 	sc.DialContext = v.way.DialContext
 	cc := client.Config{
@@ -89,6 +92,15 @@ func (v *vpn) addClient(sc session.Config, cfg config.Config) {
 	}
 	addressing(&cc, cfg, v.end.MAC(), log)
 	v.client = client.New(cc)
+}
+
+// queued is the local end, with a queue before the tunnel unless it has one of its own.
+func (v *vpn) queued() frame.Endpoint {
+	if _, ok := v.end.(*stackEnd); ok {
+		return v.end
+	}
+	v.queue = fairqueue.New(v.end, v.way)
+	return v.queue
 }
 
 // openEnd opens the near end of the tunnel, and the proxies on it if it is a stack of
