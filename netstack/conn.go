@@ -30,8 +30,10 @@ type conn struct {
 	readMu sync.Mutex        // serialises readers; guards dst
 	dst    tcpip.SliceWriter // where a read under way puts its bytes
 
-	writeMu sync.Mutex   // serialises writers; guards src
+	writeMu sync.Mutex   // serialises writers; guards what follows
 	src     bytes.Reader // where a write under way takes its bytes
+	gate    <-chan struct{}
+	past    int // bytes written past gate
 }
 
 // newConn wraps ep, which is tracked by s from now on.
@@ -121,7 +123,7 @@ func (c *conn) write(b []byte) (int, error) {
 	}
 	done := 0
 	for done < len(b) {
-		if gate := c.s.out.gateShut(); gate != nil {
+		if gate := c.s.out.gateShut(); gate != nil && !c.modest(gate, len(b)) {
 			if err := c.wait(gate, deadline); err != nil {
 				return done, err
 			}
@@ -141,6 +143,19 @@ func (c *conn) write(b []byte) (int, error) {
 		}
 	}
 	return done, nil
+}
+
+// pastGate is what a connection may write while the gate is shut, each time that it is.
+// The gate is for those that fill the queue: a call, or a question, is not held up.
+const pastGate = 16 << 10
+
+// modest reports whether a write of n bytes may pass the gate that is shut.
+func (c *conn) modest(gate <-chan struct{}, n int) bool {
+	if c.gate != gate {
+		c.gate, c.past = gate, 0
+	}
+	c.past += n
+	return c.past <= pastGate
 }
 
 // Close ends the connection. What was written is still sent; if received data

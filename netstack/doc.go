@@ -12,12 +12,15 @@
 // Outbound, TCP hands down super-segments of up to 64 KiB, which go into a bounded
 // queue; Run cuts them into frames, batch by batch in one reused arena, and lends
 // each batch to the session. So gVisor walks its stack once for some forty frames.
+// Flows take turns in the queue. On a slow way a super-segment goes in several batches,
+// and what small packets of other flows come meanwhile go between them.
 //
 // Delivery itself produces packets (ARP and ICMP replies, resets). Therefore the
 // queue never blocks: when it is full its oldest packet is dropped and counted.
 // What keeps it from filling is that connections stop accepting data from the
 // application while more than a set amount waits, so a slow tunnel slows the
-// senders down instead of losing their segments.
+// senders down instead of losing their segments. A connection that writes little is
+// not held up for the others.
 //
 // Apply takes the whole desired configuration. Connections survive a reconnect
 // of the tunnel, and an Apply with the same address, because neither the

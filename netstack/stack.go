@@ -21,6 +21,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
 	"softether-go/netstack/resolver"
+	"softether-go/pkg/fairqueue"
 	"softether-go/pkg/frame"
 	"softether-go/pkg/netcfg"
 )
@@ -32,6 +33,10 @@ const nicID tcpip.NICID = 1
 type Config struct {
 	MAC net.HardwareAddr // our Ethernet address, unicast; required
 	Log *slog.Logger     // nil discards
+
+	// Way is what is known of the way that Run's Writer sends by, for as little as
+	// possible to wait where nothing can be overtaken. May be nil.
+	Way fairqueue.Path
 }
 
 // Stack is a TCP/IP host on one Ethernet interface. It is a frame.Endpoint.
@@ -74,7 +79,7 @@ func New(cfg Config) (*Stack, error) {
 	s := &Stack{
 		log:     cfg.Log,
 		link:    l,
-		out:     newOutqueue(l),
+		out:     newOutqueue(l, cfg.Way),
 		tracked: make(map[tracked]struct{}),
 	}
 	s.ns = stack.New(stack.Options{
@@ -243,6 +248,7 @@ type Stats struct {
 
 	OutboundFrames, OutboundBytes uint64 // accepted by Run's Writer
 	OutboundBatches               uint64
+	OutboundAhead                 uint64 // of the frames, those that overtook a super-segment
 	OutboundPackets               uint64 // IP packets made, super-segments as one
 	OutboundDropped               uint64 // queue full, or longer than a frame
 	OutboundFiltered              uint64 // IPv6 without an IPv6 address
@@ -269,6 +275,7 @@ func (s *Stack) Stats() Stats {
 		OutboundFrames:     s.out.frames.Load(),
 		OutboundBytes:      s.out.bytes.Load(),
 		OutboundBatches:    s.out.batches.Load(),
+		OutboundAhead:      s.out.ahead.Load(),
 		OutboundDropped:    s.out.dropped.Load(),
 		OutboundFiltered:   s.out.filtered.Load(),
 		OutboundQueued:     s.out.length(),

@@ -9,6 +9,7 @@ import (
 	"softether-go/netstack"
 	"softether-go/pkg/client"
 	"softether-go/pkg/config"
+	"softether-go/pkg/fairqueue"
 	"softether-go/pkg/frame"
 )
 
@@ -35,9 +36,9 @@ type stackEnd struct {
 	mac net.HardwareAddr
 }
 
-func newStack(cfg config.Config, log *slog.Logger) (*stackEnd, error) {
+func newStack(cfg config.Config, way fairqueue.Path, log *slog.Logger) (*stackEnd, error) {
 	mac := ownMAC(cfg.Address)
-	stack, err := netstack.New(netstack.Config{MAC: mac, Log: log})
+	stack, err := netstack.New(netstack.Config{MAC: mac, Log: log, Way: way})
 	if err != nil {
 		return nil, err
 	}

@@ -113,7 +113,7 @@ func (v *vpn) openEnd(ctx context.Context, cfg config.Config) (err error) {
 		v.end, err = openTAP(cfg, v.log)
 	default:
 		var stack *stackEnd
-		if stack, err = newStack(cfg, v.log); err != nil {
+		if stack, err = newStack(cfg, v.way, v.log); err != nil {
 			return err
 		}
 		v.end = stack
