@@ -9,7 +9,8 @@
 // Endpoint wraps another one, takes all frames that it sends at once, and keeps them
 // in a queue for each flow. This is FQ-CoDel (RFC 8290):
 //
-//   - Flows take turns, a quantum of bytes each (Schedule). One that sends little,
+//   - Flows take turns, a quantum of bytes each (Schedule, which netstack's queue of
+//     super-segments uses too). One that sends little,
 //     such as a call, a question or an acknowledgement, goes ahead of all that have
 //     been sending.
 //   - A flow whose frames have waited for more than 5 ms during 100 ms is told to slow
@@ -39,8 +40,9 @@
 //
 // Run has one goroutine that writes what waits when the way has room again. Nobody
 // waits for the way but that one; the wrapped endpoint's goroutine writes only what
-// the way takes at once. One lock guards everything and is never held while writing.
-// Inbound frames pass untouched.
+// the way takes at once, and stands back for a millisecond at most if the other is due.
+// One lock guards everything and is never held while writing. Inbound frames pass
+// untouched.
 //
 // # Errors
 //

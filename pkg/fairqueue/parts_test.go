@@ -59,6 +59,26 @@ func TestNewcomersGoFirstOnceAndThenTakeTurns(t *testing.T) {
 	want("idle flows are newcomers again", send(2), 3)
 }
 
+func TestANewcomerCanBeSentToTheOthers(t *testing.T) {
+	s := NewSchedule(4, 100)
+	s.Add(1)
+	s.Add(2)
+	if flow, ok := s.Ahead(); flow != 1 || !ok {
+		t.Fatalf("ahead: got %d, %v, want 1", flow, ok)
+	}
+	s.Pass(1)
+	if flow, ok := s.Ahead(); flow != 2 || !ok {
+		t.Fatalf("ahead: got %d, %v, want 2", flow, ok)
+	}
+	s.Spent(2, 100)
+	if _, ok := s.Ahead(); ok {
+		t.Error("somebody is ahead whose quantum is spent, or who passed")
+	}
+	if flow, ok := s.Next(); flow != 1 || !ok {
+		t.Errorf("next: got %d, %v, want 1", flow, ok)
+	}
+}
+
 func TestTheSenderIsToldOftenerTheLongerTheDelayLasts(t *testing.T) {
 	var c codel
 	told := func(from, to, delay time.Duration, last bool) (n int) {

@@ -21,8 +21,8 @@ const (
 	// 50 Mbit/s, far more than CoDel lets stand, for what comes before it is heard.
 	maxQueued = 2 << 20
 
-	// maxBatch is what is written at once when the way is fast: four full TLS records.
-	maxBatch = 64 << 10
+	// maxBatch is what is written at once when the way is fast: six full TLS records.
+	maxBatch = 96 << 10
 
 	// minBatch is the least that is worth a write: a frame and its framing.
 	minBatch = 1600
@@ -30,6 +30,9 @@ const (
 	// defaultRoom is what may wait unsent on a way that nothing is known of: 5 ms at
 	// 50 Mbit/s.
 	defaultRoom = 32 << 10
+
+	// giveWay bounds how long the endpoint's goroutine stands back for the writer's.
+	giveWay = time.Millisecond
 
 	// dropBurst bounds how many frames are dropped at once for want of room.
 	dropBurst = 64
@@ -71,12 +74,14 @@ type Endpoint struct {
 	hasher Hasher
 	begun  time.Time
 
-	wake chan struct{} // buffered token: the writer is needed
+	wake    chan struct{} // buffered token: the writer is needed
+	resumed chan struct{} // buffered token: the writer has done waiting
 
 	mu       sync.Mutex // guards the fields below
 	dst      frame.Writer
 	err      error // dst's
-	busy     bool  // somebody is in dst.WriteFrames
+	busy     bool  // somebody is in dst.WriteFrames, or the writer waits for room
+	waiting  bool  // it is the latter
 	schedule *Schedule
 	flows    [flows]flow
 	store    store
@@ -102,6 +107,7 @@ func New(end frame.Endpoint, way Path) *Endpoint {
 		hasher:   Hasher{rand.Uint64()},
 		begun:    time.Now(),
 		wake:     make(chan struct{}, 1),
+		resumed:  make(chan struct{}, 1),
 		schedule: NewSchedule(flows, quantum),
 		store:    newStore(maxQueued),
 	}
@@ -146,7 +152,7 @@ func (e *Endpoint) end(err error) error {
 	e.stats.DroppedEnded += uint64(e.frames)
 	for i := range e.flows {
 		for f := &e.flows[i]; f.head != none; {
-			e.drop(e.shift(f))
+			e.free(e.shift(f))
 		}
 	}
 	e.dst = nil
@@ -178,13 +184,36 @@ func (e *Endpoint) push(frames [][]byte) error {
 		}
 		e.handBatch(room - unsent)
 	}
-	if e.frames > 0 && !e.busy {
-		select {
-		case e.wake <- struct{}{}:
-		default:
-		}
+	switch {
+	case e.frames > 0 && !e.busy:
+		token(e.wake)
+	case e.waiting && unsent <= room/2:
+		e.standBack()
 	}
 	return e.err
+}
+
+// token puts one into c unless there is one.
+func token(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// standBack lets the writer go on, as the way has room again. With one processor it
+// would not hear of that as long as the endpoint always has more to send: only a
+// goroutine that waits makes the scheduler ask the poller. The caller holds mu, which
+// is free meanwhile.
+func (e *Endpoint) standBack() {
+	e.mu.Unlock()
+	limit := time.NewTimer(giveWay)
+	select {
+	case <-e.resumed:
+	case <-limit.C:
+	}
+	limit.Stop()
+	e.mu.Lock()
 }
 
 // size returns the length of frames with what carries them.
@@ -231,18 +260,27 @@ func (e *Endpoint) drain(ctx context.Context) bool {
 				unsent = room / 2
 			}
 		}
-		e.handBatch(room - unsent)
+		free := room - unsent
+		if room >= maxBatch {
+			free = maxBatch // a fast way is not held up by small writes
+		}
+		e.handBatch(free)
 	}
 	return e.err == nil
 }
 
 // await waits until the way has room. The caller holds mu, which is free meanwhile.
 func (e *Endpoint) await() {
-	e.busy = true
+	e.busy, e.waiting = true, true
+	select {
+	case <-e.resumed: // of the last time
+	default:
+	}
 	e.mu.Unlock()
 	e.way.AwaitRoom()
 	e.mu.Lock()
-	e.busy = false
+	e.busy, e.waiting = false, false
+	token(e.resumed)
 }
 
 // hand writes frames. The caller holds mu, which is free meanwhile.
@@ -331,7 +369,7 @@ func (e *Endpoint) dropFromFattest() {
 			break
 		}
 		e.stats.DroppedFull++
-		e.drop(e.shift(fattest))
+		e.free(e.shift(fattest))
 	}
 }
 
@@ -375,7 +413,7 @@ func (e *Endpoint) pop(q *flow, now time.Duration) int32 {
 			return number
 		}
 		e.stats.DroppedDelay++
-		e.drop(number)
+		e.free(number)
 	}
 }
 
@@ -392,9 +430,7 @@ func (e *Endpoint) shift(q *flow) int32 {
 	return number
 }
 
-// drop frees a frame. That it was dropped is counted by the caller.
-func (e *Endpoint) drop(number int32) { e.free(number) }
-
+// free gives back the room of a frame. Why is counted by the caller.
 func (e *Endpoint) free(number int32) {
 	e.held -= e.store.room(number)
 	e.store.drop(number)

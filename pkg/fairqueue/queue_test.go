@@ -427,6 +427,56 @@ func TestAWayThatNothingIsKnownOfIsUsedAllTheSame(t *testing.T) {
 	})
 }
 
+// late is a way that has room but of which AwaitRoom does not say so until told to.
+type late struct{ *wire }
+
+func (l late) AwaitRoom() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.stuck >= 0 {
+		l.mu.Unlock()
+		time.Sleep(time.Millisecond)
+		l.mu.Lock()
+	}
+}
+
+func TestTheEndpointStandsBackForTheWriterButNotForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{most: 8 << 10, stuck: 8 << 10}
+		e := newEndpoint(host{func(ctx context.Context, out frame.Writer) error {
+			push := func() time.Duration {
+				begun := time.Now()
+				if err := out.WriteFrames([][]byte{udp(1, 0, 1514)}); err != nil {
+					t.Error(err)
+				}
+				return time.Since(begun)
+			}
+			set := func(stuck int) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.stuck = stuck
+			}
+			if d := push(); d != 0 {
+				t.Errorf("with a full way: waited %v", d)
+			}
+			synctest.Wait() // until the writer waits for room
+			set(0)
+			if d := push(); d != giveWay {
+				t.Errorf("with room that the writer does not hear of: waited %v, want %v", d, giveWay)
+			}
+			time.AfterFunc(giveWay/4, func() { set(-1) })
+			if d := push(); d > giveWay {
+				t.Errorf("with a writer that goes on: waited %v", d)
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}}, late{w})
+		if s := runFor(t, e, w, time.Second); s.QueuedFrames != 3 {
+			t.Errorf("counters: %+v", s)
+		}
+	})
+}
+
 var errGone = errors.New("gone")
 
 func TestRunReturnsWhatEndedIt(t *testing.T) {

@@ -63,6 +63,19 @@ func (s *Schedule) Next() (flow int, ok bool) {
 	}
 }
 
+// Ahead returns the flow whose turn it is, if it is one that goes ahead of those that
+// have been sending.
+func (s *Schedule) Ahead() (flow int, ok bool) {
+	flow, ok = s.Next()
+	return flow, ok && s.turns[flow].where == inFresh
+}
+
+// Pass says that flow, which Ahead returned, takes its turn among the others instead.
+func (s *Schedule) Pass(flow int) {
+	s.pop(&s.fresh)
+	s.append(&s.old, inOld, flow)
+}
+
 // Spent says that flow, whose turn it was, has sent so many bytes.
 func (s *Schedule) Spent(flow, bytes int) { s.turns[flow].deficit -= int32(bytes) }
 
@@ -71,8 +84,7 @@ func (s *Schedule) Spent(flow, bytes int) { s.turns[flow].deficit -= int32(bytes
 // would be ahead for ever.
 func (s *Schedule) Empty(flow int) {
 	if s.turns[flow].where == inFresh {
-		s.pop(&s.fresh)
-		s.append(&s.old, inOld, flow)
+		s.Pass(flow)
 		return
 	}
 	s.pop(&s.old)
