@@ -21,23 +21,32 @@ const recoverTime = 90 * time.Second
 // client cannot.
 type fault struct {
 	name string
-	// newSession says whether the client must have logged in anew.
-	newSession bool
-	do         func(t *testing.T, w *world, m *middlebox)
+	// after says whether the client must have logged in anew.
+	after outcome
+	do    func(t *testing.T, w *world, m *middlebox)
 }
 
+// An outcome is what becomes of the session in a fault.
+type outcome int
+
+const (
+	sameSession   outcome = iota // it goes on, perhaps by another connection
+	newSession                   // the client logs in again
+	eitherSession                // it is a race whose session's time-out ends first
+)
+
 var faults = []fault{
-	{"server stopped and started", true, func(_ *testing.T, w *world, _ *middlebox) {
+	{"server stopped and started", newSession, func(_ *testing.T, w *world, _ *middlebox) {
 		w.srv.Stop()
 		w.srv.Start()
 		w.lan.Attach()
 	}},
-	{"server killed and started", true, func(_ *testing.T, w *world, _ *middlebox) {
+	{"server killed and started", newSession, func(_ *testing.T, w *world, _ *middlebox) {
 		w.srv.Kill()
 		w.srv.Start()
 		w.lan.Attach()
 	}},
-	{"hub offline and online", true, func(t *testing.T, w *world, _ *middlebox) {
+	{"hub offline and online", newSession, func(t *testing.T, w *world, _ *middlebox) {
 		w.srv.HubOffline()
 		eventually(t, 10*time.Second, "no session is left", func() error {
 			if s := w.srv.Sessions(userName); len(s) != 0 {
@@ -48,26 +57,26 @@ var faults = []fault{
 		w.srv.HubOnline()
 		w.lan.Attach()
 	}},
-	{"session disconnected by the administrator", true, func(_ *testing.T, w *world, _ *middlebox) {
+	{"session disconnected by the administrator", newSession, func(_ *testing.T, w *world, _ *middlebox) {
 		w.srv.Disconnect(w.Session())
 	}},
-	{"connection reset", true, func(t *testing.T, _ *world, m *middlebox) {
+	{"connection reset", sameSession, func(t *testing.T, _ *world, m *middlebox) {
 		if m.Cut() == 0 {
 			t.Fatal("there was nothing to reset")
 		}
 	}},
-	{"connection ended without TLS's goodbye", true, func(t *testing.T, _ *world, m *middlebox) {
+	{"connection ended without TLS's goodbye", eitherSession, func(t *testing.T, _ *world, m *middlebox) {
 		if m.Finish() == 0 {
 			t.Fatal("there was nothing to end")
 		}
 	}},
-	{"short stall", false, func(t *testing.T, _ *world, m *middlebox) {
+	{"short stall", sameSession, func(t *testing.T, _ *world, m *middlebox) {
 		m.Stall()
 		m.mustHold(t)
 		time.Sleep(4 * time.Second) // shorter than any timeout of the session
 		m.Unstall()
 	}},
-	{"stall until the client gives up", true, func(t *testing.T, _ *world, m *middlebox) {
+	{"stall until the client gives up", eitherSession, func(t *testing.T, _ *world, m *middlebox) {
 		before := m.accepted.Load()
 		m.Stall()
 		m.mustHold(t)
@@ -79,7 +88,7 @@ var faults = []fault{
 		})
 		m.Unstall()
 	}},
-	{"path refused for a while", true, func(t *testing.T, _ *world, m *middlebox) {
+	{"path refused for a while", sameSession, func(t *testing.T, _ *world, m *middlebox) {
 		before := m.accepted.Load()
 		m.Refuse(true)
 		m.Cut()
@@ -124,21 +133,21 @@ func TestFaultsAreSurvived(t *testing.T) {
 			f.do(t, w, m)
 			w.lan.site.Open(d.name) // what follows is sent into the broken tunnel, if it still is
 
-			if f.newSession {
+			if f.after == newSession {
 				c.WaitLogAfter(seen, "tunnel up", recoverTime)
 			}
 			inner.Check(recoverTime)
 			d.Check(recoverTime)
 			c.WaitUp()
-			checkSession(t, w, before, f.newSession)
+			checkSession(t, w, before, f.after)
 		})
 	}
 }
 
 // checkSession waits for ghosts to go and compares who is left.
-func checkSession(t *testing.T, w *world, before string, wantNew bool) {
+func checkSession(t *testing.T, w *world, before string, want outcome) {
 	t.Helper()
-	if !wantNew {
+	if want == sameSession {
 		if got := w.Session(); got != before {
 			t.Errorf("session: got %s, want %s still", got, before)
 		}

@@ -44,21 +44,27 @@ func (w *world) Apply(_ context.Context, c netcfg.Config) error {
 	return w.refuse
 }
 
-// newWorld makes a Client of a server that plays script(n) on the nth connection.
+// newWorld makes a Client of a server that plays script(n) on the nth login, and knows
+// of no session that a connection would join.
 func newWorld(t testing.TB, change func(*Config), script func(n int, p *sessiontest.Peer)) *world {
 	w := &world{t: t, begun: time.Now()}
 	n := 0
-	dialer := sessiontest.Dialer(t, sessiontest.Certificate(t, nil), func(p *sessiontest.Peer) {
+	cert := sessiontest.Certificate(t, nil)
+	dialer := sessiontest.Dialer(t, cert, func(p *sessiontest.Peer) {
 		w.mu.Lock()
 		n++
 		mine := n
 		w.mu.Unlock()
 		script(mine, p)
 	})
+	forgetful := sessiontest.Dialer(t, cert, func(p *sessiontest.Peer) { p.Accept() })
 	cfg := Config{
 		Session: session.Config{
 			Host: "vpn.test", Hub: "H", User: "u", Trust: session.Trust{Insecure: true},
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				if w.client.State() != Dialing {
+					return forgetful(ctx, network, address)
+				}
 				w.mu.Lock()
 				w.dials = append(w.dials, time.Since(w.begun))
 				w.mu.Unlock()

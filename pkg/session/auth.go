@@ -110,18 +110,16 @@ func (id Identity) whyRefused(user string, now time.Time) string {
 // ended. All errors are *Error; the old password being wrong, the user having none
 // and the change being forbidden are Codes in them.
 func ChangePassword(ctx context.Context, c Config, password string) error {
-	d := dialer{Config: c.withDefaults()}
+	d := newDialer(c.withDefaults())
 	err := d.changePassword(ctx, password)
-	if d.raw != nil {
-		d.raw.Close()
-	}
+	d.close()
 	if err == nil {
 		return nil
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	return &Error{Op: d.op, Server: d.address(), Err: err}
+	return &Error{Op: d.op, Server: d.server(), Err: err}
 }
 
 func (d *dialer) changePassword(ctx context.Context, password string) error {
@@ -138,7 +136,6 @@ func (d *dialer) changePassword(ctx context.Context, password string) error {
 		return plainEnd(err)
 	}
 	d.begin(OpPassword)
-	d.raw.SetDeadline(time.Now().Add(stepTimeout))
 	change := wire.PasswordChange{
 		Hub: d.Hub, User: d.User,
 		Old: wire.AnswerChallenge(d.passwordHash(), hello.Random),
@@ -146,10 +143,7 @@ func (d *dialer) changePassword(ctx context.Context, password string) error {
 	}
 	p := change.Pack()
 	p.SetData("pencore", padding())
-	if err := wire.WriteRequest(d.tls, d.address(), p); err != nil {
-		return err
-	}
-	reply, err := wire.ReadReply(d.br)
+	reply, err := d.ask(p, stepTimeout)
 	if err != nil {
 		return plainEnd(err)
 	}

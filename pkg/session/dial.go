@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -44,6 +46,21 @@ type Config struct {
 	// network of them. See wire.Login.
 	Bridge bool
 
+	// Connections is how many TCP connections the session is to have, at most 32; 0
+	// means 1. The server may grant fewer, and HalfDuplex and QoS need more.
+	Connections int
+	// HalfDuplex asks for connections of one direction each.
+	HalfDuplex bool
+	// QoS asks for a connection that is kept for urgent frames.
+	QoS bool
+	// ConnectionTTL replaces each connection at this age; 0 means never.
+	ConnectionTTL time.Duration
+
+	// Direct says that what DialContext connects to is the server itself, and no proxy,
+	// so that further connections can go to the same address without a look-up, which
+	// might lead to another server.
+	Direct bool
+
 	// UniqueID identifies this process to the server; keep it over reconnects.
 	UniqueID [16]byte
 
@@ -61,6 +78,7 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DialContext == nil {
 		c.DialContext = (&net.Dialer{Timeout: connectTimeout}).DialContext
+		c.Direct = true
 	}
 	if c.Progress == nil {
 		c.Progress = func(Op) {}
@@ -73,35 +91,59 @@ func (c Config) withDefaults() Config {
 
 func (c Config) address() string { return net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) }
 
+// connections returns how many to ask for. (Cedar/Protocol.c, ServerAccept)
+func (c Config) connections() int {
+	n := max(1, c.Connections)
+	if c.HalfDuplex || c.QoS {
+		n = max(n, 2)
+	}
+	if c.HalfDuplex && c.QoS {
+		n = max(n, 4)
+	}
+	return min(n, wire.MaxConnections)
+}
+
 // Dial opens a session. It blocks until the server has welcomed us, refused, or
 // ctx has ended; every step has a deadline of its own. All errors are *Error.
 func Dial(ctx context.Context, c Config) (*Session, error) {
-	d := dialer{Config: c.withDefaults()}
+	d := newDialer(c.withDefaults())
 	s, err := d.dial(ctx)
 	if err != nil {
-		if d.raw != nil {
-			d.raw.Close()
-		}
+		d.close()
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		return nil, &Error{Op: d.op, Server: d.address(), Err: err}
+		return nil, &Error{Op: d.op, Server: d.server(), Err: err}
 	}
 	return s, nil
 }
 
-// dialer is a session in the making.
+// dialer is a connection in the making.
 type dialer struct {
 	Config
+	to     string            // where to connect; empty means the server
+	pinned *x509.Certificate // the only one to accept; nil leaves it to Trust
+
 	op  Op
 	raw net.Conn
 	tls *tlsconn.Conn
 	br  *bufio.Reader
 }
 
+func newDialer(c Config) *dialer { return &dialer{Config: c} }
+
+// server is what the server is called, in messages to it and to people.
+func (d *dialer) server() string { return d.Config.address() }
+
 func (d *dialer) begin(op Op) {
 	d.op = op
 	d.Progress(op)
+}
+
+func (d *dialer) close() {
+	if d.raw != nil {
+		d.raw.Close()
+	}
 }
 
 func (d *dialer) dial(ctx context.Context) (*Session, error) {
@@ -128,17 +170,73 @@ func (d *dialer) dial(ctx context.Context) (*Session, error) {
 	return d.session(welcome), nil
 }
 
+// join opens one more connection of the session. The errors are not of type *Error.
+func (s *Session) join(ctx context.Context) (*link, error) {
+	d := newDialer(s.cfg)
+	d.Progress = func(Op) {} // it is nobody's wait
+	d.to, d.pinned = s.address, s.certificate
+	l, err := d.join(ctx, s)
+	if err == nil {
+		return l, nil
+	}
+	d.close()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return nil, fmt.Errorf("%s %s: %w", d.op, d.server(), err)
+}
+
+func (d *dialer) join(ctx context.Context, s *Session) (*link, error) {
+	if err := d.connect(ctx); err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { d.raw.Close() })
+	defer stop()
+	if err := d.handshake(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := d.hello(); err != nil {
+		return nil, plainEnd(err)
+	}
+	d.begin(OpJoin)
+	p := wire.Join{SessionKey: s.welcome.SessionKey, Client: d.client()}.Pack()
+	p.SetData("pencore", padding())
+	reply, err := d.ask(p, stepTimeout)
+	if err != nil {
+		return nil, plainEnd(err)
+	}
+	dir, err := wire.ParseJoined(reply)
+	if err != nil {
+		return nil, err
+	}
+	if dir != wire.BothWays && !s.welcome.HalfConnection {
+		return nil, errUnasked("one-way connections")
+	}
+	if !stop() {
+		return nil, ctx.Err()
+	}
+	return d.link(s, dir), nil
+}
+
 func (d *dialer) connect(ctx context.Context) (err error) {
 	d.begin(OpConnect)
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	d.raw, err = d.DialContext(ctx, "tcp", d.address())
+	to := d.to
+	if to == "" {
+		to = d.server()
+	}
+	d.raw, err = d.DialContext(ctx, "tcp", to)
 	return err
 }
 
 func (d *dialer) handshake(ctx context.Context) error {
 	d.begin(OpTLS)
-	d.tls = tlsconn.Client(d.raw, d.Trust.config(d.Host, d.address()))
+	trust := d.Trust.config(d.Host, d.server())
+	if d.pinned != nil {
+		trust = pinnedConfig(d.Host, d.pinned)
+	}
+	d.tls = tlsconn.Client(d.raw, trust)
 	d.raw.SetDeadline(time.Now().Add(stepTimeout))
 	if err := d.tls.HandshakeContext(ctx); err != nil {
 		return explainTLS(err)
@@ -149,10 +247,19 @@ func (d *dialer) handshake(ctx context.Context) error {
 	return nil
 }
 
+// ask posts p and reads the reply.
+func (d *dialer) ask(p *pack.Pack, patience time.Duration) (*pack.Pack, error) {
+	d.raw.SetDeadline(time.Now().Add(patience))
+	if err := wire.WriteRequest(d.tls, d.server(), p); err != nil {
+		return nil, err
+	}
+	return wire.ReadReply(d.br)
+}
+
 func (d *dialer) hello() (wire.Hello, error) {
 	d.begin(OpHello)
 	d.raw.SetDeadline(time.Now().Add(stepTimeout))
-	if err := wire.WriteSignature(d.tls, d.address()); err != nil {
+	if err := wire.WriteSignature(d.tls, d.server()); err != nil {
 		return wire.Hello{}, err
 	}
 	p, err := wire.ReadReply(d.br)
@@ -164,15 +271,11 @@ func (d *dialer) hello() (wire.Hello, error) {
 
 func (d *dialer) login(hello wire.Hello) (wire.Welcome, error) {
 	d.begin(OpLogin)
-	d.raw.SetDeadline(time.Now().Add(loginTimeout))
 	request, err := d.loginPack(hello)
 	if err != nil {
 		return wire.Welcome{}, err
 	}
-	if err := wire.WriteRequest(d.tls, d.address(), request); err != nil {
-		return wire.Welcome{}, err
-	}
-	p, err := wire.ReadReply(d.br)
+	p, err := d.ask(request, loginTimeout)
 	if err != nil {
 		return wire.Welcome{}, err
 	}
@@ -180,13 +283,12 @@ func (d *dialer) login(hello wire.Hello) (wire.Welcome, error) {
 	if err != nil {
 		return w, d.explainRefusal(err)
 	}
-	// We asked for encryption and for nothing else.
 	switch {
 	case !w.Encrypt:
 		return w, errUnencrypted
 	case w.Compress:
 		return w, errUnasked("compression")
-	case w.HalfConnection:
+	case w.HalfConnection && !d.HalfDuplex:
 		return w, errUnasked("one-way connections")
 	}
 	return w, nil
@@ -211,13 +313,12 @@ func (d *dialer) loginPack(hello wire.Hello) (*pack.Pack, error) {
 	l := wire.Login{
 		Hub:           d.Hub,
 		User:          d.User,
-		MaxConnection: 1,
+		MaxConnection: d.connections(),
 		Bridge:        d.Bridge,
-		Client: wire.ClientInfo{
-			Product: productName, Version: productVersion, Build: productBuild,
-			OS: runtime.GOOS, Server: d.Host, Port: d.Port,
-			Local: localAddr(d.raw), UniqueID: d.UniqueID,
-		},
+		QoS:           d.QoS,
+		Client:        d.client(),
+
+		HalfConnection: d.HalfDuplex,
 	}
 	if err := d.authenticate(&l, hello.Random); err != nil {
 		return nil, err
@@ -225,6 +326,14 @@ func (d *dialer) loginPack(hello wire.Hello) (*pack.Pack, error) {
 	p := l.Pack()
 	p.SetData("pencore", padding())
 	return p, nil
+}
+
+func (d *dialer) client() wire.ClientInfo {
+	return wire.ClientInfo{
+		Product: productName, Version: productVersion, Build: productBuild,
+		OS: runtime.GOOS, Server: d.Host, Port: d.Port,
+		Local: localAddr(d.raw), UniqueID: d.UniqueID,
+	}
 }
 
 func localAddr(c net.Conn) netip.Addr {
@@ -237,18 +346,38 @@ func localAddr(c net.Conn) netip.Addr {
 
 // session makes the data phase of what the negotiation left.
 func (d *dialer) session(w wire.Welcome) *Session {
+	s := &Session{
+		cfg:         d.Config,
+		server:      d.server(),
+		address:     d.again(),
+		certificate: d.tls.ConnectionState().PeerCertificates[0],
+		welcome:     w,
+		every:       min(keepAliveEvery, w.Timeout/4),
+		most:        min(d.connections(), w.MaxConnection),
+		dead:        make(chan struct{}),
+	}
+	first := wire.BothWays
+	if w.HalfConnection {
+		first = wire.OutboundOnly
+		s.most = max(2, s.most)
+	}
+	s.add(d.link(s, first))
+	return s
+}
+
+// again returns where to connect to for another connection to the same server.
+func (d *dialer) again() string {
+	if d.Direct {
+		return d.raw.RemoteAddr().String()
+	}
+	return d.server()
+}
+
+// link makes a link of what the negotiation left.
+func (d *dialer) link(s *Session, dir wire.Direction) *link {
 	d.raw.SetDeadline(time.Time{})
 	early, _ := d.br.Peek(d.br.Buffered())
-	return &Session{
-		raw:     d.raw,
-		tls:     d.tls,
-		parser:  wire.NewParser(early),
-		welcome: w,
-		server:  d.address(),
-		every:   min(keepAliveEvery, w.Timeout/4),
-		turn:    newTurn(),
-		dead:    make(chan struct{}),
-	}
+	return newLink(s, d.raw, d.tls, dir, early)
 }
 
 // plainEnd says what an end of file in the negotiation means.

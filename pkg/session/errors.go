@@ -19,6 +19,7 @@ const (
 	OpTLS     Op = "secure the connection to"
 	OpHello   Op = "greet"
 	OpLogin   Op = "log in to"
+	OpJoin    Op = "join the session on"
 	OpCarry   Op = "session with"
 
 	OpPassword Op = "change the password on"

@@ -8,18 +8,31 @@
 // in between (package wire). A Session is a frame.Endpoint: Run pushes the
 // server's frames inbound, WriteFrames sends frames outbound.
 //
-// Inbound, one goroutine reads: what TLS yields is parsed in place and lent to
-// the destination. Outbound, the caller's goroutine builds one unit from its
-// batch and writes it with one TLS write; a mutex keeps units whole. Neither
+// A session has one TCP connection or several, its links, each with its own TLS and
+// framing. Inbound, one goroutine reads each: what TLS yields is parsed in place and
+// lent to the destination. Outbound, the caller's goroutine builds one unit from its
+// batch and writes it with one TLS write; a mutex keeps units whole. Of several links
+// each flow of the inner network keeps to one, so that it is not reordered. Neither
 // direction ever waits for the other.
 //
 // # Life and death
 //
 // Whoever is silent for the session's time-out is dead. Both sides therefore send
 // a keep-alive every few seconds, and only a complete frame or keep-alive counts.
+// A link that has died is replaced. With the last one the session is not lost yet:
+// within its time-out the server lets a new connection in that brings the session's
+// key, and meanwhile WriteFrames waits. To whoever uses the session nothing happens
+// but a pause.
+//
 // A session that has died stays dead: Run and WriteFrames return the cause. The
 // server never says why it ends a session, it just closes; ErrEnded says that it
 // did, as opposed to a network fault. The real reason shows at the next login.
+//
+// # Clusters
+//
+// A cluster's controller sends a login on to a member, with a ticket for it and its
+// certificate, which is the only one accepted there. Further connections go to the
+// member; the next login begins at the controller again.
 //
 // # Errors
 //
@@ -28,17 +41,17 @@
 //
 // # Goroutines
 //
-// Run owns a reader and a keep-alive timer. WriteFrames runs on its caller and
-// may block as long as the peer does not read, at most the session's time-out.
-// Nothing outlives Run.
+// Run owns a reader and a keep-alive timer for each link, and a keeper, which opens
+// links. WriteFrames runs on its caller and may block as long as the peer does not
+// read or there is no link, at most the session's time-out. Nothing outlives Run.
 package session
 
 import (
 	"context"
-	"crypto/rand"
+	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,7 +59,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"softether-go/pkg/frame"
-	"softether-go/pkg/tlsconn"
 	"softether-go/pkg/wire"
 )
 
@@ -58,21 +70,33 @@ const keepAliveEvery = 3 * time.Second
 // release, the TLS close.
 const closeGrace = time.Second
 
+// failGrace is the same for a connection that has failed.
+const failGrace = 100 * time.Millisecond
+
+// retireGrace bounds how long a link that is being replaced may take to end.
+const retireGrace = 2 * time.Second
+
 // A Session is an established membership in a hub. Its methods may be called from
 // several goroutines, except that there is one Run at a time.
 type Session struct {
-	raw     net.Conn // below TLS, for deadlines
-	tls     *tlsconn.Conn
-	parser  *wire.Parser // Run's only
-	welcome wire.Welcome
-	server  string
-	every   time.Duration // between keep-alives
+	cfg         Config
+	server      string            // where the session is: host:port
+	address     string            // the same, for further connections: not resolved again if that can be helped
+	certificate *x509.Certificate // of the first connection, and all others
+	welcome     wire.Welcome
+	every       time.Duration // between keep-alives
+	most        int           // links to have
 
-	turn turn   // guards tx; held across the TLS write so that a unit stays whole
-	tx   []byte // the unit under construction; reused
+	out    atomic.Pointer[outbound] // the links that send
+	spread spreader
+	path   Path // nil without one
 
-	limitMu sync.Mutex // guards limit
-	limit   time.Time  // no write may last longer, set by a stop; zero means none
+	mu       sync.Mutex // guards the fields below
+	links    []*link    // the oldest first
+	retiring []*link    // that still receive
+	lost     *link      // the last that died
+	changed  chan struct{}
+	limit    time.Time // no write may last longer, set by a stop; zero means none
 
 	failOnce sync.Once
 	dead     chan struct{} // closed once cause is set
@@ -81,9 +105,22 @@ type Session struct {
 	stats counters
 }
 
+// A Path is a way to the hub beside the connections, which stay up: what Usable says
+// can be sent there is. It is an Endpoint; its WriteFrames does not wait long, and its
+// failure is not the session's.
+type Path interface {
+	frame.Endpoint
+	// Usable is asked before each batch.
+	Usable() bool
+}
+
+// SetPath gives the session another way. It is called before the first Run.
+func (s *Session) SetPath(p Path) { s.path = p }
+
 type counters struct {
-	inFrames, inBytes, inKeepAlives, inDropped, inBatches atomic.Uint64
-	outFrames, outBytes, outDropped, outBatches           atomic.Uint64
+	inFrames, inBytes, inKeepAlives, inDropped, inBatches, inMisdirected atomic.Uint64
+	outFrames, outBytes, outDropped, outBatches                          atomic.Uint64
+	joined, linksLost, joinsFailed, resumed, replaced                    atomic.Uint64
 }
 
 // Stats counts frames, not counting Ethernet's own overhead.
@@ -92,6 +129,14 @@ type Stats struct {
 	InDropped                                  uint64 // shorter or longer than a frame can be
 	OutFrames, OutBytes, OutBatches            uint64
 	OutDropped                                 uint64 // shorter or longer than the tunnel carries
+	InMisdirected                              uint64 // on a connection where the server may not send; dropped
+
+	Connections       uint64 // at present
+	ConnectionsJoined uint64 // beyond the first, so far
+	ConnectionsLost   uint64
+	ReplacedInTime    uint64 // because of their age
+	JoinsFailed       uint64
+	Resumed           uint64 // times that all connections were lost, and the session was not
 }
 
 // Stats returns the counters so far.
@@ -101,7 +146,9 @@ func (s *Session) Stats() Stats {
 		InFrames: c.inFrames.Load(), InBytes: c.inBytes.Load(), InBatches: c.inBatches.Load(),
 		InKeepAlives: c.inKeepAlives.Load(), InDropped: c.inDropped.Load(),
 		OutFrames: c.outFrames.Load(), OutBytes: c.outBytes.Load(), OutBatches: c.outBatches.Load(),
-		OutDropped: c.outDropped.Load(),
+		OutDropped: c.outDropped.Load(), InMisdirected: c.inMisdirected.Load(),
+		Connections: uint64(s.count()), ConnectionsJoined: c.joined.Load(), ConnectionsLost: c.linksLost.Load(),
+		ReplacedInTime: c.replaced.Load(), JoinsFailed: c.joinsFailed.Load(), Resumed: c.resumed.Load(),
 	}
 }
 
@@ -109,8 +156,9 @@ func (s *Session) Stats() Stats {
 func (s *Session) Welcome() wire.Welcome { return s.welcome }
 
 // Run pushes the server's frames to dst until ctx ends, the session dies, or dst
-// fails; see frame.Endpoint. After ctx has ended, writes are given closeGrace to
-// complete.
+// fails; see frame.Endpoint. It keeps the session's connections up. With several of
+// them dst is called from as many goroutines. After ctx has ended, writes are given
+// closeGrace to complete.
 func (s *Session) Run(ctx context.Context, dst frame.Writer) error {
 	if err := s.err(); err != nil {
 		return err
@@ -118,198 +166,232 @@ func (s *Session) Run(ctx context.Context, dst frame.Writer) error {
 	s.limitWrites(time.Time{}) // an earlier Run may have set one
 	g, ctx := errgroup.WithContext(ctx)
 	stop := context.AfterFunc(ctx, func() {
-		s.raw.SetReadDeadline(time.Unix(1, 0))
+		for _, l := range s.all() {
+			l.raw.SetReadDeadline(time.Unix(1, 0))
+		}
 		s.limitWrites(time.Now().Add(closeGrace))
 	})
 	defer stop()
-	g.Go(func() error { return s.receive(ctx, dst) })
-	g.Go(func() error { return s.sendKeepAlives(ctx) })
+	start := func(l *link) { g.Go(func() error { return l.run(ctx, dst) }) }
+	for _, l := range s.all() {
+		start(l)
+	}
+	if s.path != nil {
+		g.Go(func() error { return s.runPath(ctx, dst) })
+	}
+	g.Go(func() error { return (&keeper{s: s, start: start}).run(ctx) })
 	err := g.Wait()
+	s.dropRetiring()
 	if dead := s.err(); dead != nil {
 		return dead
 	}
 	return err
 }
 
-// receive is the inbound loop. Each sign of life moves the read deadline.
-func (s *Session) receive(ctx context.Context, dst frame.Writer) error {
-	lastLife := time.Now()
-	armed := time.Time{}
+// runPath receives from the other way. Its end is its own affair, unless dst failed.
+func (s *Session) runPath(ctx context.Context, dst frame.Writer) error {
+	var failed error
+	err := s.path.Run(ctx, frame.WriterFunc(func(frames [][]byte) error {
+		failed = dst.WriteFrames(frames)
+		return failed
+	}))
+	if ctx.Err() == nil && failed == nil {
+		s.cfg.Log.Warn("the path beside the connections has ended", "cause", err)
+	}
+	return failed
+}
+
+// WriteFrames sends frames to the hub, as one unit on each connection it uses. It
+// blocks while a connection does not take them, or while there is none, at most the
+// session's time-out while Run is active. An error means that the session is dead, or
+// that Run has been stopped while there was no connection.
+func (s *Session) WriteFrames(frames [][]byte) error {
 	for {
-		// Moving the deadline costs a timer operation: once a second is enough.
-		if lastLife.Sub(armed) >= time.Second || armed.IsZero() {
-			s.raw.SetReadDeadline(lastLife.Add(s.welcome.Timeout))
-			armed = lastLife
+		if err := s.err(); err != nil {
+			return err
 		}
-		if ctx.Err() != nil { // after setting the deadline: else it could undo the one that stops us
-			return ctx.Err()
+		if s.path != nil && s.path.Usable() && s.path.WriteFrames(frames) == nil {
+			return nil
 		}
-		frames, alive, err := s.parser.Next(s.tls)
-		if alive {
-			lastLife = time.Now()
-			s.countIn()
-		}
-		if len(frames) > 0 {
-			s.stats.inBatches.Add(1)
-			if err := dst.WriteFrames(frames); err != nil {
+		o := s.out.Load()
+		switch {
+		case o.only != nil:
+			if o.only.send(frames) == nil {
+				return nil
+			}
+		case o.empty():
+			if err := s.await(o); err != nil {
 				return err
 			}
-		}
-		if err != nil {
-			if ctx.Err() != nil && errors.Is(err, errTimeout) {
-				return ctx.Err()
+			continue
+		default:
+			if frames = s.sendShares(o, frames); len(frames) == 0 {
+				return nil
 			}
-			return s.failInbound(err)
+		}
+		// A link that fails leaves the outbound: what it did not take goes by another.
+		select {
+		case <-o.changed:
+		case <-s.dead:
 		}
 	}
 }
 
-// failInbound ends the session for what the reader met, unless a write under way
-// meets something too: the kernel reports a reset only once, and if the writer
-// hears it, the reader sees a plain end.
-func (s *Session) failInbound(err error) error {
-	wait := time.NewTimer(100 * time.Millisecond)
-	defer wait.Stop()
-	select {
-	case s.turn <- struct{}{}: // nobody writes any more
-		defer s.turn.give()
-	case <-s.dead:
-	case <-wait.C:
+// sendShares sends frames by several links, and returns those that failed to go.
+func (s *Session) sendShares(o *outbound, frames [][]byte) (failed [][]byte) {
+	d := s.spread.split(o, frames)
+	defer s.spread.recycle(d)
+	for _, part := range d.parts {
+		if part.link == nil {
+			break
+		}
+		if part.link.send(part.frames) != nil {
+			failed = append(failed, part.frames...)
+		}
 	}
-	return s.fail(endOf(err, s.welcome.Timeout))
+	return failed
 }
 
-// A turn is a mutex that can be waited for together with other things. It is taken
-// once a batch.
-type turn chan struct{}
+var errNoLink = errors.New("there is no connection")
 
-func newTurn() turn { return make(turn, 1) }
-
-func (t turn) take() { t <- struct{}{} }
-func (t turn) give() { <-t }
-
-func (t turn) tryTake() bool {
+// await waits for another outbound than o, which is empty.
+func (s *Session) await(o *outbound) error {
+	s.mu.Lock()
+	patience, stopping := s.welcome.Timeout+resumeGrace+closeGrace, !s.limit.IsZero() // the keeper's, and a little
+	if stopping {
+		patience = time.Until(s.limit)
+	}
+	s.mu.Unlock()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
 	select {
-	case t <- struct{}{}:
-		return true
-	default:
+	case <-o.changed:
+		return nil
+	case <-s.dead:
+		return s.cause
+	case <-timer.C:
+	}
+	err := &Error{Op: OpCarry, Server: s.server, Err: errNoLink}
+	if stopping {
+		return err
+	}
+	return s.fail(err.Err)
+}
+
+// count returns how many links there are.
+func (s *Session) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.links)
+}
+
+// all returns all links that receive.
+func (s *Session) all() []*link {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Concat(s.links, s.retiring)
+}
+
+// add makes l one of the session's links. It is false if the session is dead.
+func (s *Session) add(l *link) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err() != nil {
 		return false
 	}
+	s.links = append(s.links, l)
+	s.publish()
+	return true
 }
 
-func (s *Session) countIn() {
-	p := s.parser.Stats()
-	s.stats.inFrames.Store(p.Frames)
-	s.stats.inBytes.Store(p.Bytes)
-	s.stats.inKeepAlives.Store(p.KeepAlives)
-	s.stats.inDropped.Store(p.Runts + p.Giants)
-}
-
-// sendKeepAlives sends one at once, as the server may be waiting for a sign of
-// life, and then at a steady pace. It also watches over the writers: one that gets
-// nothing through for the session's time-out has a peer that is as good as dead.
-func (s *Session) sendKeepAlives(ctx context.Context) error {
-	tick := time.NewTicker(s.every)
-	defer tick.Stop()
-	progress, since := s.stats.outBatches.Load(), time.Now()
-	for {
-		n := s.stats.outBatches.Load()
-		switch {
-		case s.turn.tryTake():
-			err := s.keepAlive()
-			s.turn.give()
-			if err != nil {
-				return err
-			}
-			since = time.Now()
-		case n != progress: // frames are being written, the best sign of life
-			progress, since = n, time.Now()
-		case time.Since(since) >= s.welcome.Timeout:
-			return s.fail(fmt.Errorf("%w: it has taken nothing for %v", ErrSilent, s.welcome.Timeout))
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
+// remove takes l out: it is dead, or will be.
+func (s *Session) remove(l *link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retiring = slices.DeleteFunc(s.retiring, func(m *link) bool { return m == l })
+	i := slices.Index(s.links, l)
+	if i < 0 {
+		return
 	}
+	s.links = slices.Delete(slices.Clone(s.links), i, i+1)
+	if l.retiring() {
+		s.retiring = append(s.retiring, l)
+	} else {
+		s.lost = l
+		s.stats.linksLost.Add(1)
+	}
+	s.publish()
 }
 
-// keepAlive writes a keep-alive of random content and length, so that a watcher
-// cannot tell it by its size. The caller has the turn.
-func (s *Session) keepAlive() error {
-	var content [wire.MaxKeepAlive - 1]byte
-	rand.Read(content[:])
-	n := int(content[0]) + int(content[1]) // 0 to 510
-	s.tx = wire.AppendKeepAlive(s.tx[:0], content[:n])
-	s.setWriteDeadline(time.Now().Add(s.welcome.Timeout))
-	defer s.setWriteDeadline(time.Time{})
-	return s.flush()
+// publish tells all what links there are now. The caller holds mu.
+func (s *Session) publish() {
+	old := s.out.Swap(newOutbound(s.links, s.welcome.QoS))
+	if old != nil {
+		close(old.changed)
+	}
+	if s.changed != nil {
+		close(s.changed)
+	}
+	s.changed = make(chan struct{})
+}
+
+// present returns the links, the last that died, and a channel that is closed when
+// either is no more so.
+func (s *Session) present() (links []*link, lost *link, changed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.links, s.lost, s.changed
+}
+
+// dropRetiring closes the links that nobody reads any more.
+func (s *Session) dropRetiring() {
+	s.mu.Lock()
+	left := slices.Clone(s.retiring)
+	s.mu.Unlock()
+	for _, l := range left {
+		l.fail(errRetired)
+	}
 }
 
 // limitWrites makes t the latest end of any write; zero lifts the limit.
 func (s *Session) limitWrites(t time.Time) {
-	s.limitMu.Lock()
-	defer s.limitMu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.limit = t
-	s.raw.SetWriteDeadline(t)
+	for _, l := range slices.Concat(s.links, s.retiring) {
+		l.raw.SetWriteDeadline(t)
+	}
+	s.publish() // for those that wait for a link
 }
 
-// setWriteDeadline sets a deadline within the limit.
-func (s *Session) setWriteDeadline(t time.Time) {
-	s.limitMu.Lock()
-	defer s.limitMu.Unlock()
+// setWriteDeadline sets a deadline of l within the limit.
+func (s *Session) setWriteDeadline(l *link, t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.limit.IsZero() {
-		s.raw.SetWriteDeadline(t)
+		l.raw.SetWriteDeadline(t)
 	}
 }
 
-// WriteFrames sends frames to the hub as one unit. It blocks while the connection
-// does not take them, at most the session's time-out while Run is active. An error
-// means that the session is dead.
-func (s *Session) WriteFrames(frames [][]byte) error {
-	s.turn.take()
-	defer s.turn.give()
-	var dropped int
-	s.tx, dropped = wire.AppendBatch(s.tx[:0], frames)
-	if dropped > 0 {
-		s.stats.outDropped.Add(uint64(dropped))
-	}
-	if err := s.flush(); err != nil {
-		return err
-	}
-	if sent := len(frames) - dropped; sent > 0 {
-		s.stats.outFrames.Add(uint64(sent))
-		s.stats.outBytes.Add(uint64(len(s.tx) - wire.BatchOverhead(sent)))
-		s.stats.outBatches.Add(1)
-	}
-	return nil
-}
-
-// flush writes tx. The caller has the turn.
-func (s *Session) flush() error {
-	if err := s.err(); err != nil {
-		return err
-	}
-	if len(s.tx) == 0 {
-		return nil
-	}
-	if _, err := s.tls.Write(s.tx); err != nil {
-		return s.fail(endOf(err, s.welcome.Timeout))
-	}
-	return nil
-}
-
-// fail records the first cause of death, releases everything that waits on the
-// connection, and returns that first cause.
+// fail records the first cause of death, releases everything that waits, and returns
+// that first cause.
 func (s *Session) fail(cause error) error {
 	s.failOnce.Do(func() {
-		s.cause = &Error{Op: OpCarry, Server: s.server, Err: cause}
-		close(s.dead)
-		s.raw.Close()
+		s.end(&Error{Op: OpCarry, Server: s.server, Err: cause})
+		for _, l := range s.all() {
+			l.fail(cause)
+		}
 	})
 	<-s.dead
 	return s.cause
+}
+
+// end makes the session dead: no link is added from now on. It is called once.
+func (s *Session) end(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cause = cause
+	close(s.dead)
 }
 
 func (s *Session) err() error {
@@ -322,19 +404,17 @@ func (s *Session) err() error {
 }
 
 // Close ends the session: it tells the server, waiting at most closeGrace, and
-// closes the connection. A second Close does nothing.
+// closes the connections. A second Close does nothing.
 func (s *Session) Close() error {
 	s.limitWrites(time.Now().Add(closeGrace))
 	var err error
 	s.failOnce.Do(func() {
-		// crypto/tls gives its notice 5 s, too long for somebody who wants to leave.
-		cut := time.AfterFunc(closeGrace, func() { s.raw.Close() })
-		defer cut.Stop()
-		// Without the notice a common server version closes our next session too
-		// (an end of file stays queued in its TLS library).
-		err = s.tls.Close()
-		s.cause = net.ErrClosed
-		close(s.dead)
+		s.end(net.ErrClosed)
+		var g errgroup.Group
+		for _, l := range s.all() {
+			g.Go(l.close)
+		}
+		err = g.Wait()
 	})
 	return err
 }

@@ -71,7 +71,7 @@ func TestFramesTravelBothWays(t *testing.T) {
 	}
 	got := s.Stats()
 	got.InKeepAlives = 0
-	want := Stats{InFrames: 2, InBytes: 228, InBatches: got.InBatches, OutFrames: 1, OutBytes: 1514, OutBatches: 1, OutDropped: 2}
+	want := Stats{InFrames: 2, InBytes: 228, InBatches: got.InBatches, OutFrames: 1, OutBytes: 1514, OutBatches: 1, OutDropped: 2, Connections: 1}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("statistics (-want +got):\n%s", diff)
 	}
@@ -398,9 +398,10 @@ func TestReceivingDoesNotAllocatePerFrame(t *testing.T) {
 			}
 		}
 	}()
+	first := s.all()[0]
 	frames, runs := 0, 0
 	receive := func() {
-		got, _, err := s.parser.Next(s.tls)
+		got, _, err := first.parser.Next(first.stream)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -480,12 +481,13 @@ func BenchmarkReceive(b *testing.B) {
 	}
 	b.Run("session", func(b *testing.B) {
 		s, p := tcpPair(b)
+		first := s.all()[0]
 		go flood(p)
 		b.SetBytes(int64(len(unit)))
 		b.ReportAllocs()
 		for got := 0; b.Loop(); got -= len(unit) {
 			for got < len(unit) {
-				frames, _, err := s.parser.Next(s.tls)
+				frames, _, err := first.parser.Next(first.stream)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -26,16 +26,36 @@ type Trust struct {
 	Insecure bool
 }
 
-// config returns a TLS client configuration that enforces t for host, which is known
-// by its address with the port.
-func (t Trust) config(host, address string) *tls.Config {
-	c := &tls.Config{
+// tlsConfig is what all connections have in common.
+func tlsConfig(host string) *tls.Config {
+	return &tls.Config{
 		ServerName: host,
-		RootCAs:    t.Roots,
 		MinVersion: tls.VersionTLS12,
 		// Small first records would cut every batch in pieces.
 		DynamicRecordSizingDisabled: true,
 	}
+}
+
+// pinnedConfig accepts exactly one certificate, which somebody who is trusted has named.
+func pinnedConfig(host string, want *x509.Certificate) *tls.Config {
+	c := tlsConfig(host)
+	c.InsecureSkipVerify = true // what follows is the verification
+	c.VerifyConnection = func(state tls.ConnectionState) error {
+		if got := state.PeerCertificates[0]; !got.Equal(want) {
+			return &UntrustedError{Certificate: got, Other: true, Err: errOtherCertificate}
+		}
+		return nil
+	}
+	return c
+}
+
+var errOtherCertificate = errors.New("it is not the one that was announced")
+
+// config returns a TLS client configuration that enforces t for host, which is known
+// by its address with the port.
+func (t Trust) config(host, address string) *tls.Config {
+	c := tlsConfig(host)
+	c.RootCAs = t.Roots
 	if len(t.Pins) > 0 {
 		c.InsecureSkipVerify = true // the pin is the verification
 		c.VerifyConnection = t.checkPins
@@ -62,6 +82,7 @@ func (t Trust) checkPins(state tls.ConnectionState) error {
 type UntrustedError struct {
 	Certificate *x509.Certificate
 	Pinned      bool // pins were given, and it is not among them
+	Other       bool // it should be that of the session's first connection, or what the cluster's controller said
 	Err         error
 }
 
@@ -71,6 +92,10 @@ func (e *UntrustedError) Error() string {
 		return changed.Error()
 	}
 	sum := sha256.Sum256(e.Certificate.Raw)
+	if e.Other {
+		return fmt.Sprintf("the certificate of %q (SHA-256 %s) is not the one that this server has by what a connection before it said; "+
+			"somebody may be in between, or the certificate was changed just now", clipName(e.Certificate.Subject.CommonName), hex.EncodeToString(sum[:]))
+	}
 	remedy := "if this is your server, trust exactly this certificate with -pin sha256:"
 	if e.Pinned {
 		remedy = "somebody may be in between; if the server has a new certificate, use -pin sha256:"

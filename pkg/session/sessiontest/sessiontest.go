@@ -117,9 +117,13 @@ func (p *Peer) Greet() *pack.Pack {
 	return p.Request()
 }
 
-// Accept plays a whole successful negotiation.
+// Accept plays a whole successful negotiation. To a connection that would join a
+// session it plays a server that knows of none, which ends the script.
 func (p *Peer) Accept() {
-	p.Greet()
+	if p.Greet().Str("method") == wire.MethodAdditional {
+		p.Reply(wire.Refusal(wire.CodeSessionTimeout))
+		runtime.Goexit()
+	}
 	p.Reply(Welcome().Pack())
 }
 

@@ -1,0 +1,359 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"softether-go/pkg/frame"
+	"softether-go/pkg/tlsconn"
+	"softether-go/pkg/wire"
+)
+
+// A link is one TCP connection of a session: a stream of units each way, or one way
+// only. (Cedar/Connection.h, TCPSOCK)
+type link struct {
+	s       *Session
+	raw     net.Conn // for deadlines
+	tls     *tlsconn.Conn
+	stream  io.ReadWriter // tls, or what is below it in a session without encryption
+	dir     wire.Direction
+	born    time.Time
+	resumed bool // it brought a session back that had lost all
+
+	parser  *wire.Parser // the reader's only
+	counted wire.ParserStats
+	life    atomic.Int64 // when the peer last showed some, to the second, in Unix nanoseconds
+
+	turn    turn         // guards tx and packer; held across the write so that a unit stays whole
+	tx      []byte       // the unit under construction; reused
+	packer  *wire.Packer // nil unless blocks are compressed
+	batches atomic.Uint64
+	writing atomic.Bool // a write is under way
+
+	// retireBy is when the server must have hung up, in Unix nanoseconds: the link is
+	// being replaced and sends no more. 0 means that it is not.
+	retireBy atomic.Int64
+
+	failOnce sync.Once
+	dead     chan struct{} // closed once cause is set
+	cause    error         // read after dead is closed
+}
+
+// newLink returns the link that a negotiation has led to; early is what came with its
+// last words.
+func newLink(s *Session, raw net.Conn, secure *tlsconn.Conn, dir wire.Direction, early []byte) *link {
+	l := &link{s: s, raw: raw, tls: secure, stream: secure, dir: dir, born: time.Now(), turn: newTurn(), dead: make(chan struct{})}
+	l.life.Store(l.born.UnixNano())
+	l.parser = wire.NewParser(early)
+	return l
+}
+
+func (l *link) sends() bool    { return l.dir != wire.InboundOnly }
+func (l *link) receives() bool { return l.dir != wire.OutboundOnly }
+func (l *link) retiring() bool { return l.retireBy.Load() != 0 }
+
+// run reads from l and keeps it alive until ctx ends, l dies or dst fails. That l dies
+// is no error: what follows is the session's business.
+func (l *link) run(ctx context.Context, dst frame.Writer) error {
+	var beat sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	if l.sends() {
+		beat.Go(func() { l.keepAlive(ctx) })
+	}
+	err := l.receive(ctx, dst)
+	cancel()
+	beat.Wait()
+	return err
+}
+
+// receive is the inbound loop. Each sign of life moves the read deadline. Where the
+// server may not send it waits for the end alone.
+func (l *link) receive(ctx context.Context, dst frame.Writer) error {
+	lastLife := time.Now()
+	armed := time.Time{}
+	for {
+		// Moving the deadline costs a timer operation: once a second is enough.
+		if lastLife.Sub(armed) >= time.Second || armed.IsZero() {
+			l.raw.SetReadDeadline(l.deadline(lastLife))
+			l.life.Store(lastLife.UnixNano())
+			armed = lastLife
+		}
+		if ctx.Err() != nil { // after setting the deadline: else it could undo the one that stops us
+			return ctx.Err()
+		}
+		frames, alive, err := l.parser.Next(l.stream)
+		if alive {
+			lastLife = time.Now()
+			l.countIn()
+		}
+		if len(frames) > 0 {
+			if err := l.deliver(frames, dst); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			if ctx.Err() != nil && errors.Is(err, errTimeout) {
+				return ctx.Err()
+			}
+			l.failInbound(err)
+			return nil
+		}
+	}
+}
+
+// deadline is when a server is dead that last showed life then.
+func (l *link) deadline(lastLife time.Time) time.Time {
+	switch {
+	case l.retiring():
+		return time.Unix(0, l.retireBy.Load())
+	case !l.receives():
+		return time.Time{}
+	}
+	return lastLife.Add(l.s.welcome.Timeout)
+}
+
+func (l *link) deliver(frames [][]byte, dst frame.Writer) error {
+	if !l.receives() {
+		l.s.stats.inMisdirected.Add(uint64(len(frames)))
+		return nil
+	}
+	l.s.stats.inBatches.Add(1)
+	return dst.WriteFrames(frames)
+}
+
+// countIn adds what the parser has seen since the last time.
+func (l *link) countIn() {
+	now, c := l.parser.Stats(), &l.s.stats
+	c.inFrames.Add(now.Frames - l.counted.Frames)
+	c.inBytes.Add(now.Bytes - l.counted.Bytes)
+	if n := now.KeepAlives - l.counted.KeepAlives; n > 0 {
+		c.inKeepAlives.Add(n)
+	}
+	if n := now.Runts + now.Giants + now.Corrupt - l.counted.Runts - l.counted.Giants - l.counted.Corrupt; n > 0 {
+		c.inDropped.Add(n)
+	}
+	l.counted = now
+}
+
+// failInbound ends the link for what the reader met, unless a write under way meets
+// something too: the kernel reports a reset only once, and if the writer hears it, the
+// reader sees a plain end.
+func (l *link) failInbound(err error) {
+	wait := time.NewTimer(100 * time.Millisecond)
+	defer wait.Stop()
+	select {
+	case l.turn <- struct{}{}: // nobody writes any more
+		defer l.turn.give()
+	case <-l.dead:
+	case <-wait.C:
+	}
+	l.fail(endOf(err, l.s.welcome.Timeout))
+}
+
+// A turn is a mutex that can be waited for together with other things. It is taken
+// once a batch.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+func (t turn) take() { t <- struct{}{} }
+func (t turn) give() { <-t }
+
+func (t turn) tryTake() bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// keepAlive sends one at once, as the server may be waiting for a sign of life, and
+// then at a steady pace. It also watches over the writers: one that gets nothing
+// through for the session's time-out has a peer that is as good as dead.
+func (l *link) keepAlive(ctx context.Context) {
+	tick := time.NewTicker(l.s.every)
+	defer tick.Stop()
+	progress, since := l.batches.Load(), time.Now()
+	for {
+		n := l.batches.Load()
+		switch {
+		case l.retiring():
+			return
+		case l.turn.tryTake():
+			err := l.sendKeepAlive()
+			l.turn.give()
+			if err != nil {
+				return
+			}
+			since = time.Now()
+		case n != progress: // frames are being written, the best sign of life
+			progress, since = n, time.Now()
+		case time.Since(since) >= l.s.welcome.Timeout:
+			l.fail(fmt.Errorf("%w: it has taken nothing for %v", ErrSilent, l.s.welcome.Timeout))
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.dead:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// sendKeepAlive writes a keep-alive of random content and length, so that a watcher
+// cannot tell it by its size. The caller has the turn.
+func (l *link) sendKeepAlive() error {
+	var content [wire.MaxKeepAlive - 1]byte
+	rand.Read(content[:])
+	n := int(content[0]) + int(content[1]) // 0 to 510
+	l.tx = wire.AppendKeepAlive(l.tx[:0], content[:n])
+	l.s.setWriteDeadline(l, time.Now().Add(l.s.welcome.Timeout))
+	defer l.s.setWriteDeadline(l, time.Time{})
+	return l.flush()
+}
+
+// send writes frames as one unit. An error means that the link is dead.
+func (l *link) send(frames [][]byte) error {
+	l.turn.take()
+	defer l.turn.give()
+	var dropped, sent int
+	var bytes uint64
+	if l.packer == nil {
+		l.tx, dropped = wire.AppendBatch(l.tx[:0], frames)
+		sent = len(frames) - dropped
+		bytes = uint64(len(l.tx) - wire.BatchOverhead(sent))
+	} else {
+		l.tx, dropped = l.packer.AppendBatch(l.tx[:0], frames)
+		sent = len(frames) - dropped
+		bytes = carriable(frames)
+	}
+	if err := l.flush(); err != nil {
+		return err
+	}
+	if dropped > 0 {
+		l.s.stats.outDropped.Add(uint64(dropped))
+	}
+	if sent > 0 {
+		l.batches.Add(1)
+		l.s.stats.outFrames.Add(uint64(sent))
+		l.s.stats.outBytes.Add(bytes)
+		l.s.stats.outBatches.Add(1)
+	}
+	return nil
+}
+
+// carriable returns the bytes of those frames that the tunnel carries.
+func carriable(frames [][]byte) (n uint64) {
+	for _, f := range frames {
+		if len(f) >= frame.HeaderLen && len(f) <= frame.MaxLen {
+			n += uint64(len(f))
+		}
+	}
+	return n
+}
+
+// flush writes tx. The caller has the turn.
+func (l *link) flush() error {
+	if err := l.err(); err != nil {
+		return err
+	}
+	if l.retiring() {
+		return errRetired
+	}
+	if len(l.tx) == 0 {
+		return nil
+	}
+	l.writing.Store(true)
+	_, err := l.stream.Write(l.tx)
+	l.writing.Store(false)
+	if err != nil {
+		return l.fail(endOf(err, l.s.welcome.Timeout))
+	}
+	return nil
+}
+
+// errRetired sends a writer to another link.
+var errRetired = errors.New("the connection is being replaced")
+
+// fail records the first cause of death, releases everything that waits on the link,
+// takes it out of the session, and returns that first cause.
+func (l *link) fail(cause error) error {
+	l.failOnce.Do(func() {
+		l.cause = cause
+		close(l.dead)
+		l.s.remove(l)
+		l.hangUp(failGrace)
+	})
+	<-l.dead
+	return l.cause
+}
+
+func (l *link) err() error {
+	select {
+	case <-l.dead:
+		return l.cause
+	default:
+		return nil
+	}
+}
+
+// retire lets the server hang up: nothing is sent any more, and what still comes is
+// carried until the end of the stream.
+func (l *link) retire() {
+	by := time.Now().Add(retireGrace)
+	if !l.retireBy.CompareAndSwap(0, by.UnixNano()) {
+		return
+	}
+	l.s.remove(l)
+	l.s.setWriteDeadline(l, by) // for one who writes now
+	l.turn.take()
+	defer l.turn.give()
+	if l.closeWrite() != nil {
+		l.fail(errRetired)
+		return
+	}
+	l.raw.SetReadDeadline(by)
+}
+
+// closeWrite ends the outbound stream in good order.
+func (l *link) closeWrite() error {
+	if l.tls != nil {
+		return l.tls.CloseWrite()
+	}
+	if half, ok := l.raw.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// close ends both directions in good order, within closeGrace.
+func (l *link) close() (err error) {
+	l.failOnce.Do(func() {
+		err = l.hangUp(closeGrace)
+		l.cause = net.ErrClosed
+		close(l.dead)
+	})
+	return err
+}
+
+// hangUp closes the connection with TLS's notice, if that goes out in time. Without it
+// a common server version would close the session's other connections too; see heal.
+func (l *link) hangUp(grace time.Duration) error {
+	if l.tls == nil || grace == failGrace && l.writing.Load() { // the notice would wait for the write
+		return l.raw.Close()
+	}
+	// crypto/tls gives its notice 5 s, too long for somebody who wants to leave.
+	cut := time.AfterFunc(grace, func() { l.raw.Close() })
+	defer cut.Stop()
+	return l.tls.Close()
+}
