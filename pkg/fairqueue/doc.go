@@ -27,7 +27,7 @@
 //
 // While the way keeps up, a batch is written as it came, on the goroutine that brought
 // it, without a copy. Otherwise each frame is copied once, into a store that is
-// allocated when it is first needed and kept.
+// allocated as it is needed and kept until Run ends.
 //
 // # Limits
 //

@@ -156,6 +156,7 @@ func (e *Endpoint) end(err error) error {
 		}
 	}
 	e.dst = nil
+	e.store = newStore(maxQueued) // until it is needed again
 	if e.err != nil {
 		return e.err
 	}

@@ -524,8 +524,8 @@ func TestNothingStaleIsSentByTheNextRun(t *testing.T) {
 		defer cancel()
 		_ = e.Run(stuck, frame.WriterFunc(func([][]byte) error { <-stuck.Done(); return stuck.Err() }))
 		before := e.Stats()
-		if before.DroppedEnded == 0 || before.WaitingFrames != 0 {
-			t.Errorf("after the first run: %+v", before)
+		if before.DroppedEnded == 0 || before.WaitingFrames != 0 || e.store.large.blocks != nil {
+			t.Errorf("after the first run: %+v, %d blocks", before, len(e.store.large.blocks))
 		}
 		e.Endpoint = host{steady(7, 100, time.Second)}
 		var got []uint16

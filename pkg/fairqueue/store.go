@@ -3,7 +3,7 @@ package fairqueue
 import "time"
 
 // A store holds frames by number, in chunks of two sizes: most frames are either full
-// or little more than headers. It grows by blocks up to its limits and keeps them.
+// or little more than headers. It grows by blocks up to its limits and does not shrink.
 // Nothing in it is locked.
 type store struct {
 	small, large shelf
