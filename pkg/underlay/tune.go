@@ -27,8 +27,9 @@ type tuned struct {
 // lookEvery is how often the speed of the ways is looked at.
 const lookEvery = 10 * time.Millisecond
 
-// Unsent returns how many bytes wait in the open connections for their first
-// transmission, and how many may: as many as they send in a few milliseconds. Both
+// Unsent returns how many bytes wait in an open connection for their first
+// transmission, and how many may: as many as it sends in a few milliseconds. Of
+// several connections it is the fullest that counts, as a batch may go by any. Both
 // are 0 if nothing can be said. It does not block, and is cheap enough to be asked
 // before every write.
 func (d *Dialer) Unsent() (bytes, room int) {
@@ -40,32 +41,45 @@ func (d *Dialer) Unsent() (bytes, room int) {
 		t.follow(d.live())
 	}
 	for _, c := range t.conns {
-		if c.raw.Control(c.ask) == nil && c.unsent >= 0 {
-			bytes, room = bytes+c.unsent, room+c.room
+		if c.raw.Control(c.ask) != nil {
+			c.unsent = -1
 		}
 	}
-	if room == 0 {
+	c := t.fullest()
+	if c == nil {
 		t.looked = time.Time{} // there may be another connection the next time
+		return 0, 0
 	}
-	return bytes, room
+	return c.unsent, c.room
 }
 
-// AwaitRoom waits until no more than half of what may wait in a connection does, or it
-// is closed. Who writes to that connection meanwhile waits too.
+// AwaitRoom waits until no more than half of what may wait in the fullest connection
+// does, or it is closed. Who writes to that connection meanwhile waits too.
 func (d *Dialer) AwaitRoom() {
-	if c := d.tuner.emptiest(); c != nil {
+	d.tuner.mu.Lock()
+	c := d.tuner.fullest()
+	d.tuner.mu.Unlock()
+	if c != nil {
 		_ = c.raw.Write(isWritable) // an error is met again by who writes
 	}
 }
 
-// emptiest returns the connection in which least waits; nil if there is none.
-func (t *tuner) emptiest() *tuned {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.conns) == 0 {
-		return nil
+// fullest returns the connection that was when last asked, of those that are as full
+// the fastest; nil if there is none that could be asked. The caller holds mu.
+func (t *tuner) fullest() (fullest *tuned) {
+	for _, c := range t.conns {
+		switch {
+		case c.unsent < 0:
+		case fullest == nil:
+			fullest = c
+		default:
+			a, b := c.unsent*fullest.room, fullest.unsent*c.room
+			if a > b || a == b && c.room > fullest.room {
+				fullest = c
+			}
+		}
 	}
-	return slices.MinFunc(t.conns, func(a, b *tuned) int { return (a.unsent - a.room) - (b.unsent - b.room) })
+	return fullest
 }
 
 // follow looks at the connections that are open.

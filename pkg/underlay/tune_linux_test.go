@@ -112,6 +112,24 @@ func TestAwaitRoomEndsWithTheConnection(t *testing.T) {
 	d.AwaitRoom()
 }
 
+func TestTheFullestConnectionCounts(t *testing.T) {
+	d := new(Dialer)
+	near, _ := loopback(t, d)
+	loopback(t, d)
+	fill(t, d, near)
+	if len(d.tuner.conns) != 2 {
+		t.Fatalf("%d connections are known, want 2", len(d.tuner.conns))
+	}
+	d.tuner.conns[1].room = notSent
+	if bytes, room := d.Unsent(); bytes <= room/2 || room != minUnsent {
+		t.Errorf("got %d bytes of %d, want more than half of %d", bytes, room, minUnsent)
+	}
+	near.Close()
+	if bytes, room := d.Unsent(); bytes != 0 || room != notSent {
+		t.Errorf("once it is closed: got %d bytes of %d, want 0 of %d", bytes, room, notSent)
+	}
+}
+
 func TestAskingDoesNotAllocate(t *testing.T) {
 	d := new(Dialer)
 	loopback(t, d)
