@@ -34,6 +34,10 @@ type conn struct {
 	id  int64
 	raw net.Conn
 	tls *tlsconn.Conn
+	// stream is tls, or in the data phase of a session without encryption raw.
+	stream io.ReadWriter
+	dir    wire.Direction // of the data phase, as the client sees it
+	packer *wire.Packer   // the writer's; nil unless blocks are compressed
 
 	ctx    context.Context // of the data phase, for faults that wait
 	cancel context.CancelCauseFunc
@@ -54,7 +58,12 @@ type conn struct {
 func (h *Hub) serveConn(ctx context.Context, raw net.Conn) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	c := &conn{h: h, id: h.connID.Add(1), raw: raw, tls: tlsconn.Server(raw, h.tls),
+	below := raw
+	if h.cfg.Cleartext {
+		below = tlsconn.Records(raw)
+	}
+	secure := tlsconn.Server(below, h.tls)
+	c := &conn{h: h, id: h.connID.Add(1), raw: raw, tls: secure, stream: secure,
 		ctx: ctx, cancel: cancel, poke: make(chan struct{}, 1), hit: make(map[*Fault]bool)}
 	defer raw.Close()
 	c.life.Store(time.Now().UnixNano())
@@ -67,12 +76,23 @@ func (h *Hub) serveConn(ctx context.Context, raw net.Conn) {
 		return
 	}
 	log.Info("joined", "session", s.name)
+	c.begin(s)
 	err = c.carry(ctx, s, early)
 	log.Info("left", "session", s.name, "why", err)
 	last := h.leave(s, c)
 	c.hangUp()
 	if last {
 		h.linger(ctx, s)
+	}
+}
+
+// begin prepares for what the session agreed on.
+func (c *conn) begin(s *session) {
+	if s.cleartext {
+		c.stream = c.raw // TLS is forgotten, without a notice
+	}
+	if s.compress {
+		c.packer = wire.NewPacker()
 	}
 }
 
@@ -87,7 +107,11 @@ func (c *conn) carry(ctx context.Context, s *session, early []byte) error {
 		c.raw.SetWriteDeadline(time.Now().Add(closeGrace))
 	})
 	defer stop()
-	g.Go(func() error { return c.receive(gctx, s, wire.NewParser(early)) })
+	parser := wire.NewParser(early)
+	if s.compress {
+		parser = wire.NewInflatingParser(early)
+	}
+	g.Go(func() error { return c.receive(gctx, s, parser) })
 	g.Go(func() error { return c.send(gctx, s) })
 	err := g.Wait()
 	if ctx.Err() != nil {
@@ -102,7 +126,9 @@ func (c *conn) receive(ctx context.Context, s *session, p *wire.Parser) error {
 	for {
 		// Moving the deadline costs a timer operation: once a second is enough.
 		if last.Sub(armed) >= time.Second {
-			c.raw.SetReadDeadline(last.Add(s.timeout))
+			if c.dir != wire.InboundOnly { // else the client may not speak
+				c.raw.SetReadDeadline(last.Add(s.timeout))
+			}
 			armed = last
 		}
 		if ctx.Err() != nil { // after the deadline: else it could undo the one that stops us
@@ -113,7 +139,9 @@ func (c *conn) receive(ctx context.Context, s *session, p *wire.Parser) error {
 			last = time.Now()
 			c.life.Store(last.UnixNano())
 		}
-		if len(frames) > 0 {
+		if len(frames) > 0 && c.dir == wire.InboundOnly {
+			c.h.lan.dropBad.Add(uint64(len(frames)))
+		} else if len(frames) > 0 && !s.monitor {
 			c.h.lan.forward(s.port, frames)
 		}
 		var timeout net.Error
@@ -128,7 +156,7 @@ func (c *conn) receive(ctx context.Context, s *session, p *wire.Parser) error {
 
 // Read reads what the client says.
 func (c *conn) Read(b []byte) (int, error) {
-	n, err := c.tls.Read(b)
+	n, err := c.stream.Read(b)
 	c.stalled.Load().wait(c.ctx)
 	return n, err
 }
@@ -138,10 +166,14 @@ func (c *conn) Read(b []byte) (int, error) {
 func (c *conn) send(ctx context.Context, s *session) error {
 	tick := time.NewTicker(s.timeout / 5)
 	defer tick.Stop()
+	if c.dir == wire.OutboundOnly { // nothing to say here
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	var spare []byte
 	beat := true
 	for {
-		batch := s.port.take(spare)
+		batch := c.pack(s.port.take(spare))
 		if beat {
 			batch = appendKeepAlive(batch)
 			beat = false
@@ -160,6 +192,15 @@ func (c *conn) send(ctx context.Context, s *session) error {
 			beat = true
 		}
 	}
+}
+
+// pack returns units as they are sent.
+func (c *conn) pack(units []byte) []byte {
+	if c.packer == nil || len(units) == 0 {
+		return units
+	}
+	packed, _ := c.packer.AppendBatch(nil, appendViews(nil, units)) // what waits is of the right size
+	return packed
 }
 
 // appendKeepAlive appends a keep-alive of random content and length.
@@ -202,7 +243,7 @@ func (c *conn) write(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	_, err := c.tls.Write(b)
+	_, err := c.stream.Write(b)
 	return err
 }
 
@@ -218,7 +259,7 @@ func (c *conn) hangUp() {
 	cut := time.AfterFunc(closeGrace, func() { c.raw.Close() })
 	defer cut.Stop()
 	c.raw.SetDeadline(time.Now().Add(closeGrace))
-	if !c.mute.Load() {
+	if !c.mute.Load() && c.stream == io.ReadWriter(c.tls) {
 		c.tls.CloseWrite()
 	}
 	if half, ok := c.raw.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {

@@ -31,11 +31,20 @@ type Config struct {
 	// Certificate is shown to clients; the zero value means a fresh self-signed one.
 	Certificate tls.Certificate
 
-	Timeout        time.Duration // of a silent session; 0 means 20 s
-	Message        string        // shown to each user who logs in
-	Policy         wire.Policy   // told to clients, not enforced; nil means what a user without policy gets
-	MaxSessions    int           // 0 means 256
-	MaxConnections int           // of all sessions and negotiations; 0 means 1024
+	Timeout time.Duration // of a silent session; 0 means 20 s
+	Message string        // shown to each user who logs in
+	Policy  wire.Policy   // told to clients, not enforced; nil means what a user without policy gets
+	// Cleartext lets clients that ask for it go on without encryption.
+	Cleartext bool
+	// QoS grants a connection for urgent frames to those who ask.
+	QoS bool
+	// Redirect, if set, makes the hub a cluster's controller: it sends each login that is
+	// good on. Tickets are what it lets in as a member.
+	Redirect *wire.Redirect
+	Tickets  [][]byte
+
+	MaxSessions    int // 0 means 256
+	MaxConnections int // of all sessions and negotiations; 0 means 1024
 
 	Rand io.Reader    // challenges and session keys; nil means crypto/rand
 	Log  *slog.Logger // nil discards
@@ -223,3 +232,6 @@ func stopped(ctx context.Context) error {
 	}
 	return net.ErrClosed
 }
+
+// TLSCertificate returns the certificate shown to clients, with its key.
+func (h *Hub) TLSCertificate() tls.Certificate { return h.cfg.Certificate }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -183,7 +184,7 @@ func (c *conn) answerPack(q wire.Request, challenge []byte) (*session, error) {
 		return nil, err
 	}
 	if err := wire.WriteReply(c, c.altered(BeforeWelcome, reply)); err != nil {
-		if c.h.leave(s, c) {
+		if s != nil && c.h.leave(s, c) {
 			c.h.forget(s) // the client does not know the key
 		}
 		return nil, err
@@ -203,13 +204,19 @@ func (c *conn) login(p *pack.Pack, challenge []byte) (*session, *pack.Pack, erro
 	if p := c.h.cfg.Policy; l.Bridge && p.Value("NoBridge") != 0 && p.Value("NoRouting") != 0 {
 		return nil, nil, wire.CodeBridgeDenied
 	}
+	if l.Monitor && c.h.cfg.Policy.Value("MonitorPort") == 0 {
+		return nil, nil, wire.CodeMonitorDenied
+	}
+	if r := c.h.cfg.Redirect; r != nil {
+		return nil, r.Pack(), nil
+	}
 	s, err := c.h.open(c, l, name)
 	if err != nil {
 		return nil, nil, err
 	}
 	w := wire.Welcome{
 		SessionName: s.name, ConnectionName: "CID-" + strconv.FormatInt(c.id, 10), SessionKey: s.key[:],
-		MaxConnection: s.max, Encrypt: true, Timeout: s.timeout, Policy: c.h.cfg.Policy, Message: c.h.cfg.Message,
+		MaxConnection: s.max, Encrypt: !s.cleartext, Compress: s.compress, HalfConnection: s.half, QoS: s.qos, Timeout: s.timeout, Policy: c.h.cfg.Policy, Message: c.h.cfg.Message,
 	}
 	return s, w.Pack(), nil
 }
@@ -219,9 +226,7 @@ func (c *conn) join(p *pack.Pack) (*session, *pack.Pack, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	reply := wire.Refusal(0) // for no reason: none
-	reply.SetInt("direction", 0)
-	return s, reply, nil
+	return s, wire.Joined(c.dir), nil
 }
 
 // admit decides whether the user is who he says, and returns his name.
@@ -235,6 +240,11 @@ func (h *Hub) admit(l wire.Login, challenge []byte) (string, error) {
 	}
 	var got, want []byte
 	switch l.Auth {
+	case wire.ByTicket:
+		if slices.ContainsFunc(h.cfg.Tickets, func(t []byte) bool { return subtle.ConstantTimeCompare(t, l.Ticket) == 1 }) {
+			return l.User, nil
+		}
+		return "", wire.CodeAuthFailed
 	case wire.Anonymous:
 		return "", wire.CodeAuthFailed
 	case wire.HashedPass:

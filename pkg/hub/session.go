@@ -25,6 +25,8 @@ type session struct {
 	timeout    time.Duration
 	since      time.Time
 
+	cleartext, compress, half, qos, monitor bool // as agreed on
+
 	// guarded by Hub.mu
 	conns  map[*conn]struct{}
 	life   time.Time     // the last sign of it when the last connection was lost
@@ -37,12 +39,15 @@ type SessionInfo struct {
 	Name, User  string
 	Peer        net.Addr // of any of its connections; nil for a ghost
 	Connections int      // none: a ghost, which can still be joined again
+	Inbound     int      // of these, those that lead only to the client
+	Outbound    int      // of these, those that lead only to the hub
 	Since       time.Time
 	Stats       PortStats
 }
 
 // open makes a session with c as its first connection.
 func (h *Hub) open(c *conn, l wire.Login, name string) (*session, error) {
+	l.QoS = l.QoS && h.cfg.QoS && !l.Monitor
 	key, err := h.random()
 	if err != nil {
 		return nil, fmt.Errorf("random session key: %w", err)
@@ -55,13 +60,49 @@ func (h *Hub) open(c *conn, l wire.Login, name string) (*session, error) {
 	h.opened++
 	s := &session{
 		name: fmt.Sprintf("SID-%s-%d", strings.ToUpper(name), h.opened), user: name, key: key,
-		max: l.MaxConnection, port: newPort(), timeout: h.cfg.Timeout, since: time.Now(),
+		max: h.grant(l), port: newPort(), timeout: h.cfg.Timeout, since: time.Now(),
+		cleartext: l.Cleartext && h.cfg.Cleartext, compress: l.Compress, half: l.HalfConnection, qos: l.QoS, monitor: l.Monitor,
 		conns: map[*conn]struct{}{c: {}}, kicked: make(chan struct{}),
+	}
+	if s.half {
+		c.dir = wire.OutboundOnly
 	}
 	h.sessions[key] = s
 	h.lan.attach(s.port)
 	h.change()
 	return s, nil
+}
+
+// grant returns how many connections a session may have. (Cedar/Protocol.c, ServerAccept)
+func (h *Hub) grant(l wire.Login) int {
+	n := l.MaxConnection
+	if most := int(h.cfg.Policy.Value("MaxConnection")); most > 0 {
+		n = min(n, most)
+	}
+	if l.HalfConnection || l.QoS {
+		n = max(n, 2)
+	}
+	if l.HalfConnection && l.QoS {
+		n = max(n, 4)
+	}
+	return n
+}
+
+// nextDirection is that of another connection. The caller holds Hub.mu.
+func (s *session) nextDirection() wire.Direction {
+	if !s.half {
+		return wire.BothWays
+	}
+	inbound := 0
+	for c := range s.conns {
+		if c.dir == wire.InboundOnly {
+			inbound++
+		}
+	}
+	if inbound > len(s.conns)-inbound {
+		return wire.OutboundOnly
+	}
+	return wire.InboundOnly
 }
 
 // join adds c to the session with that key.
@@ -80,6 +121,7 @@ func (h *Hub) join(c *conn, key []byte) (*session, error) {
 		// replaces may be dead without our knowing.
 		return nil, wire.CodeTooManyConns
 	}
+	c.dir = s.nextDirection()
 	s.conns[c] = struct{}{}
 	if s.awake != nil {
 		close(s.awake)
@@ -100,6 +142,9 @@ func (h *Hub) leave(s *session, c *conn) (last bool) {
 		return false
 	}
 	s.life = time.Unix(0, c.life.Load())
+	if s.half { // some of its connections were only spoken to
+		s.life = time.Now()
+	}
 	s.awake = make(chan struct{})
 	return true
 }
@@ -194,6 +239,12 @@ func (h *Hub) Sessions() []SessionInfo {
 		info := SessionInfo{Name: s.name, User: s.user, Connections: len(s.conns), Since: s.since, Stats: s.port.counts()}
 		for c := range s.conns {
 			info.Peer = c.raw.RemoteAddr()
+			switch c.dir {
+			case wire.InboundOnly:
+				info.Inbound++
+			case wire.OutboundOnly:
+				info.Outbound++
+			}
 		}
 		all = append(all, info)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,7 +13,9 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"softether-go/pkg/pack"
@@ -55,6 +58,14 @@ type Config struct {
 	QoS bool
 	// ConnectionTTL replaces each connection at this age; 0 means never.
 	ConnectionTTL time.Duration
+
+	// Compress asks that each frame be compressed.
+	Compress bool
+	// Cleartext asks that frames travel without encryption: everybody on the way reads
+	// and changes them. The login is encrypted all the same.
+	Cleartext bool
+	// Monitor asks for a session that sees all frames of the hub and sends none.
+	Monitor bool
 
 	// Direct says that what DialContext connects to is the server itself, and no proxy,
 	// so that further connections can go to the same address without a look-up, which
@@ -123,6 +134,7 @@ type dialer struct {
 	Config
 	to     string            // where to connect; empty means the server
 	pinned *x509.Certificate // the only one to accept; nil leaves it to Trust
+	ticket []byte            // of a cluster's controller; nil logs in by what Config says
 
 	op  Op
 	raw net.Conn
@@ -146,7 +158,32 @@ func (d *dialer) close() {
 	}
 }
 
+// maxHops bounds how often one login is sent on. A controller sends on once.
+const maxHops = 4
+
+// dial logs in, wherever that leads. Outside a cluster that is here.
 func (d *dialer) dial(ctx context.Context) (*Session, error) {
+	visited := []string{d.server()}
+	for {
+		s, err := d.attempt(ctx)
+		var to wire.Redirect
+		if !errors.As(err, &to) {
+			return s, err
+		}
+		if err := d.follow(to); err != nil {
+			return nil, err
+		}
+		if slices.Contains(visited, d.server()) {
+			return nil, fmt.Errorf("%w: %s again, after %s", errRedirectLoop, d.server(), strings.Join(visited, ", "))
+		}
+		if visited = append(visited, d.server()); len(visited) > maxHops {
+			return nil, fmt.Errorf("%w: %s", errRedirectLoop, strings.Join(visited, ", "))
+		}
+	}
+}
+
+// attempt logs in at one server. A wire.Redirect is among its errors.
+func (d *dialer) attempt(ctx context.Context) (*Session, error) {
 	if err := d.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -168,6 +205,26 @@ func (d *dialer) dial(ctx context.Context) (*Session, error) {
 		return nil, ctx.Err()
 	}
 	return d.session(welcome), nil
+}
+
+// follow takes leave of the controller and turns to the member of the cluster that it
+// names. (Cedar/Protocol.c, ClientConnect)
+func (d *dialer) follow(to wire.Redirect) error {
+	member, err := x509.ParseCertificate(to.Cert)
+	if err != nil {
+		return fmt.Errorf("the cluster controller's word on the certificate of %v: %w", to.Member, err)
+	}
+	d.raw.SetDeadline(time.Now().Add(closeGrace))
+	wire.WriteRequest(d.tls, d.server(), &pack.Pack{}) // it is waited for; that it may fail says nothing of the member
+	d.tls.Close()
+	port := to.Ports[0]
+	if slices.Contains(to.Ports, uint16(d.Port)) {
+		port = uint16(d.Port)
+	}
+	d.Host, d.Port = to.Member.String(), int(port)
+	d.pinned, d.ticket = member, to.Ticket
+	d.Log.Info("sent on to a member of the cluster", "member", d.server())
+	return nil
 }
 
 // join opens one more connection of the session. The errors are not of type *Error.
@@ -236,7 +293,11 @@ func (d *dialer) handshake(ctx context.Context) error {
 	if d.pinned != nil {
 		trust = pinnedConfig(d.Host, d.pinned)
 	}
-	d.tls = tlsconn.Client(d.raw, trust)
+	below := d.raw
+	if d.Cleartext {
+		below = tlsconn.Records(below)
+	}
+	d.tls = tlsconn.Client(below, trust)
 	d.raw.SetDeadline(time.Now().Add(stepTimeout))
 	if err := d.tls.HandshakeContext(ctx); err != nil {
 		return explainTLS(err)
@@ -280,13 +341,16 @@ func (d *dialer) login(hello wire.Hello) (wire.Welcome, error) {
 		return wire.Welcome{}, err
 	}
 	w, err := wire.ParseWelcome(p)
+	if d.ticket != nil && errors.Is(err, wire.CodeAuthFailed) {
+		return w, errTicket // no fault of the user's
+	}
 	if err != nil {
 		return w, d.explainRefusal(err)
 	}
 	switch {
-	case !w.Encrypt:
+	case !w.Encrypt && !d.Cleartext:
 		return w, errUnencrypted
-	case w.Compress:
+	case w.Compress && !d.Compress:
 		return w, errUnasked("compression")
 	case w.HalfConnection && !d.HalfDuplex:
 		return w, errUnasked("one-way connections")
@@ -316,11 +380,16 @@ func (d *dialer) loginPack(hello wire.Hello) (*pack.Pack, error) {
 		MaxConnection: d.connections(),
 		Bridge:        d.Bridge,
 		QoS:           d.QoS,
+		Cleartext:     d.Cleartext,
+		Compress:      d.Compress,
+		Monitor:       d.Monitor,
 		Client:        d.client(),
 
 		HalfConnection: d.HalfDuplex,
 	}
-	if err := d.authenticate(&l, hello.Random); err != nil {
+	if d.ticket != nil {
+		l.Auth, l.Ticket = wire.ByTicket, d.ticket
+	} else if err := d.authenticate(&l, hello.Random); err != nil {
 		return nil, err
 	}
 	p := l.Pack()
@@ -377,6 +446,9 @@ func (d *dialer) again() string {
 func (d *dialer) link(s *Session, dir wire.Direction) *link {
 	d.raw.SetDeadline(time.Time{})
 	early, _ := d.br.Peek(d.br.Buffered())
+	if !s.welcome.Encrypt {
+		return newLink(s, d.raw, nil, dir, early) // both sides forget TLS, without a notice
+	}
 	return newLink(s, d.raw, d.tls, dir, early)
 }
 

@@ -44,13 +44,12 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Advice() wire.Advice {
 	var code wire.Code
 	var untrusted *UntrustedError
-	var redirect wire.Redirect
 	var notTLS tls.RecordHeaderError
 	var way interface{ Permanent() bool } // of DialContext
 	switch {
 	case errors.As(e.Err, &code):
 		return code.Advice()
-	case errors.As(e.Err, &untrusted), errors.As(e.Err, &redirect), errors.As(e.Err, &notTLS),
+	case errors.As(e.Err, &untrusted), errors.As(e.Err, &notTLS),
 		errors.Is(e.Err, wire.ErrNotVPN), errors.Is(e.Err, errUnencrypted),
 		errors.As(e.Err, &way) && way.Permanent():
 		return wire.Never
@@ -66,6 +65,9 @@ var (
 	// ErrSilent says that nothing was heard from the server, or nothing taken by
 	// it, for the session's time-out.
 	ErrSilent = errors.New("the server is silent")
+
+	errTicket       = errors.New("the cluster's member does not know the ticket that its controller gave us")
+	errRedirectLoop = errors.New("the cluster sends us in circles")
 
 	errUnencrypted = errors.New("the server wants to go on without encryption")
 

@@ -46,12 +46,19 @@ type link struct {
 	cause    error         // read after dead is closed
 }
 
-// newLink returns the link that a negotiation has led to; early is what came with its
-// last words.
+// newLink returns the link that a negotiation has led to, of which early is what came
+// with its last words; without encryption secure is nil.
 func newLink(s *Session, raw net.Conn, secure *tlsconn.Conn, dir wire.Direction, early []byte) *link {
 	l := &link{s: s, raw: raw, tls: secure, stream: secure, dir: dir, born: time.Now(), turn: newTurn(), dead: make(chan struct{})}
 	l.life.Store(l.born.UnixNano())
-	l.parser = wire.NewParser(early)
+	if secure == nil {
+		l.stream = raw
+	}
+	if s.welcome.Compress {
+		l.parser, l.packer = wire.NewInflatingParser(early), wire.NewPacker()
+	} else {
+		l.parser = wire.NewParser(early)
+	}
 	return l
 }
 

@@ -2,6 +2,8 @@ package session
 
 import (
 	"crypto/tls"
+	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -42,3 +44,7 @@ func dial(t testing.TB, cfg Config) *Session {
 }
 
 func contains(err error, text string) bool { return err != nil && strings.Contains(err.Error(), text) }
+
+func logTo(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
