@@ -20,7 +20,10 @@ func sessionConfig(cfg config.Config, log *slog.Logger) (session.Config, error) 
 	sc := session.Config{
 		Host: cfg.Server.Host, Port: int(cfg.Server.Port), Hub: cfg.Server.Hub,
 		User: cfg.Auth.User, Password: cfg.Auth.Password.Reveal(),
-		Bridge: cfg.TAP.Bridge != "",
+		Bridge:      cfg.TAP.Bridge != "",
+		Connections: cfg.Links.Count, HalfDuplex: cfg.Links.HalfDuplex, ConnectionTTL: cfg.Links.TTL, QoS: cfg.Links.QoS,
+		Compress: cfg.Links.Compress, Cleartext: cfg.Links.Cleartext,
+		Direct: proxyOf(cfg.Way) == nil,
 		Trust:  session.Trust{Insecure: cfg.Trust.Insecure, Known: knownServers(cfg.Trust.KnownServers, log)},
 	}
 	if err := login(&sc, cfg.Auth, log); err != nil {

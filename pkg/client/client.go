@@ -291,10 +291,40 @@ func (c *Client) showWelcome(w wire.Welcome) {
 	if w.Message != "" {
 		c.cfg.Log.Info("message from the hub", "text", w.Message)
 	}
+	c.showGrants(w)
 	c.cfg.Log.Info("policy", "items", w.Policy.String(), "timeout", w.Timeout)
 	if limits := bridgeLimits(w.Policy); c.cfg.Session.Bridge && len(limits) > 0 {
 		c.cfg.Log.Warn("the user's policy limits the bridge, and the hub drops what is beyond without notice; ask its administrator",
 			"at_most", strings.Join(limits, ", "))
+	}
+}
+
+// showGrants says what is not as usual, and what we asked for and did not get.
+func (c *Client) showGrants(w wire.Welcome) {
+	if w.VLAN != 0 {
+		c.cfg.Log.Info("the hub has put us into a VLAN", "id", w.VLAN)
+	}
+	if !w.Encrypt {
+		c.cfg.Log.Warn("frames travel without encryption, as asked for")
+	}
+	asked := c.cfg.Session
+	var denied []string
+	for _, row := range []struct {
+		asked, granted bool
+		what           string
+	}{
+		{asked.Connections > w.MaxConnection, false, fmt.Sprintf("%d connections (only %d)", asked.Connections, w.MaxConnection)},
+		{asked.HalfDuplex, w.HalfConnection, "half-duplex"},
+		{asked.QoS, w.QoS, "qos"},
+		{asked.Compress, w.Compress, "compression"},
+		{asked.Cleartext, !w.Encrypt, "no encryption"},
+	} {
+		if row.asked && !row.granted {
+			denied = append(denied, row.what)
+		}
+	}
+	if len(denied) > 0 {
+		c.cfg.Log.Warn("the server does not grant all that was asked for", "denied", strings.Join(denied, ", "))
 	}
 }
 

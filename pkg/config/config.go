@@ -80,6 +80,7 @@ import (
 // open or running, and nobody changes it once Load has returned it.
 type Config struct {
 	Server  Server
+	Links   Links
 	Way     Way
 	Auth    Auth
 	Trust   Trust

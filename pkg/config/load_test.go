@@ -70,6 +70,7 @@ func TestTheLeastThatIsNeeded(t *testing.T) {
 		Server: Server{Host: "vpn.example.com", Port: 443, Hub: "DEFAULT"},
 		Auth:   Auth{User: "ann", Password: NewSecret("pw")},
 		Proxy:  Proxy{SOCKS5: []string{"127.0.0.1:1080"}},
+		Links:  Links{Count: 1},
 		Retry:  Retry{Delay: 5 * time.Second, MaxDelay: time.Minute},
 		Mode:   ModeNetstack,
 	}
@@ -109,6 +110,12 @@ http :8080
 proxy-user me
 proxy-pass proxy pw
 proxy-open false
+connections 8
+half-duplex
+connection-ttl 10m
+qos
+compress true
+insecure-no-encryption false
 reconnect-delay 2s
 reconnect-max-delay 30s
 log-level debug
@@ -139,6 +146,7 @@ func wantEverything(t *testing.T) Config {
 			SOCKS5: []string{"127.0.0.1:1080", "[::1]:1080"}, HTTP: []string{":8080"},
 			User: "me", Password: NewSecret("proxy pw"),
 		},
+		Links: Links{Count: 8, HalfDuplex: true, TTL: 10 * time.Minute, QoS: true, Compress: true},
 		Retry: Retry{Delay: 2 * time.Second, MaxDelay: 30 * time.Second},
 		Log:   Log{Level: slog.LevelDebug, JSON: true},
 		Mode:  ModeNetstack,
@@ -149,6 +157,13 @@ func TestEverySettingFromAFile(t *testing.T) {
 	got := mustLoad(t, setup{file: everything, env: map[string]string{"SOFTETHER_PASS": "pw", "SOFTETHER_PROXY_URL_PASS": "url pw"}})
 	if diff := cmp.Diff(got, wantEverything(t), compareConfig); diff != "" {
 		t.Errorf("-got +want:\n%s", diff)
+	}
+}
+
+func TestASessionInTheClearIsWarnedOf(t *testing.T) {
+	got := mustLoad(t, setup{file: everything + "insecure-no-encryption true\n", env: map[string]string{"SOFTETHER_PASS": "pw", "SOFTETHER_PROXY_URL_PASS": "url pw"}})
+	if !got.Links.Cleartext || len(got.Notes) != 1 || !strings.Contains(got.Notes[0], "everybody") {
+		t.Errorf("got %+v with notes %q", got.Links, got.Notes)
 	}
 }
 
@@ -317,6 +332,12 @@ port 992 # vpn.conf:1
 hub DEFAULT # default
 mode netstack # default
 # config vpn.conf # flag
+connections 1 # default
+half-duplex false # default
+connection-ttl 0s # default
+qos false # default
+compress false # default
+insecure-no-encryption false # default
 # user ann #2 # SOFTETHER_USER
 # pass [redacted] # flag
 plain-password false # default

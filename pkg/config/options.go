@@ -15,6 +15,7 @@ type group string
 
 const (
 	connection     group = "Connection"
+	tcpLinks       group = "TCP connections of the session"
 	authentication group = "Authentication"
 	serverTrust    group = "Server trust"
 	wayToServer    group = "The way to the server"
@@ -165,6 +166,25 @@ var options = []option{
 	{connection, "account", "FILE.vpn", "",
 		"take server, user, secret and proxy from a file that the official client exported",
 		one(parsePath, func(d *draft) *string { return &d.accountFile })},
+
+	{tcpLinks, "connections", "N", "1",
+		"have up to this many at once, 32 at most, and spread flows over them; worth it where one is slowed down by loss",
+		one(parseLinks, func(d *draft) *int { return &d.Links.Count })},
+	{tcpLinks, "half-duplex", "", "false",
+		"let each carry one direction, for paths that do badly with both; at least 2 connections",
+		one(parseBool, func(d *draft) *bool { return &d.Links.HalfDuplex })},
+	{tcpLinks, "connection-ttl", "TIME", "0s",
+		"replace each at this age, such as 10m, before something in between does; 0s is never",
+		one(parseTTL, func(d *draft) *time.Duration { return &d.Links.TTL })},
+	{tcpLinks, "qos", "", "false",
+		"keep one for frames marked as urgent (VoIP) and for ping; at least 2 connections",
+		one(parseBool, func(d *draft) *bool { return &d.Links.QoS })},
+	{tcpLinks, "compress", "", "false",
+		"compress each frame, both ways; only for slow lines, and what is encrypted inside gains nothing",
+		one(parseBool, func(d *draft) *bool { return &d.Links.Compress })},
+	{tcpLinks, "insecure-no-encryption", "", "false",
+		"after the login, send frames in the clear: everybody on the way can read and change them",
+		one(parseBool, func(d *draft) *bool { return &d.Links.Cleartext })},
 
 	{authentication, "user", "NAME", "",
 		"user name. Required",

@@ -94,6 +94,9 @@ func (l *loader) noteRisks() {
 	if d.Trust.Insecure {
 		l.note("-insecure: any server is accepted, also one in between that reads everything; -pin is as easy and safe")
 	}
+	if d.Links.Cleartext {
+		l.note("-insecure-no-encryption: everybody between here and the server can read and change what the VPN carries; only the login is encrypted")
+	}
 	if addr := firstOpen(d.Proxy); addr != "" && d.Proxy.Open {
 		l.note(fmt.Sprintf("-proxy-open: whoever reaches %s can use the VPN", addr))
 	}
