@@ -28,10 +28,13 @@ const (
 	// ended, and its sessions with it.
 	refusals = 3
 
-	// A session that is brought back and dies within quickDeath needs to be healed, and
-	// one that does so quickDeaths times in a row is past help.
+	// A session that is brought back and ended by the server within quickDeath needs to
+	// be healed, and one that is so quickDeaths times in a row is past help. The same,
+	// whatever ends it, goes for flap and flaps: so fast no network fails.
 	quickDeath  = time.Second
 	quickDeaths = 3
+	flap        = 50 * time.Millisecond
+	flaps       = 10
 )
 
 // A keeper sees to it that the session has the connections it should have. It does one
@@ -42,7 +45,8 @@ type keeper struct {
 
 	next     time.Time // not to try earlier to add a connection
 	failures int       // of these, in a row
-	quick    int       // how often the session came back and died at once
+	quick    int       // how often the session came back and was ended at once
+	flapped  int       // how often it came back and went, for whatever reason
 	heals    bool      // it needs more than a connection to come back; see heal
 }
 
@@ -272,14 +276,18 @@ func (k *keeper) rejoin(ctx context.Context) (*link, error) {
 
 // diedAtOnce reports whether the session, brought back, has died at once too often.
 func (k *keeper) diedAtOnce(lost *link) bool {
-	if !lost.resumed || time.Since(lost.born) >= quickDeath {
+	age := time.Since(lost.born)
+	ended := lost.resumed && age < quickDeath && (errors.Is(lost.cause, ErrEnded) || !lost.heard.Load())
+	if !ended {
 		k.quick = 0
-		return false
-	}
-	k.quick++
-	if !k.heals {
+	} else if k.quick++; !k.heals {
 		k.heals = true
 		k.s.cfg.Log.Debug("the server closes every connection of the session since one was cut: trying to make it forget that")
 	}
-	return k.quick >= quickDeaths
+	if !lost.resumed || age >= flap {
+		k.flapped = 0
+	} else if k.flapped++; k.flapped > 1 {
+		k.heals = true
+	}
+	return k.quick >= quickDeaths || k.flapped >= flaps
 }

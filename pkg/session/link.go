@@ -29,6 +29,7 @@ type link struct {
 
 	parser  *wire.Parser // the reader's only
 	counted wire.ParserStats
+	heard   atomic.Bool  // the server has sent frames
 	life    atomic.Int64 // when the peer last showed some, to the second, in Unix nanoseconds
 
 	turn    turn         // guards tx and packer; held across the write so that a unit stays whole
@@ -132,6 +133,9 @@ func (l *link) deliver(frames [][]byte, dst frame.Writer) error {
 		return nil
 	}
 	l.s.stats.inBatches.Add(1)
+	if !l.heard.Load() {
+		l.heard.Store(true)
+	}
 	return dst.WriteFrames(frames)
 }
 
