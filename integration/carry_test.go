@@ -102,7 +102,7 @@ func TestSOCKSRepliesTellFailuresApart(t *testing.T) {
 }
 
 // Proves that the hub saw our address leased in this very session: with DHCPForce
-// it lets nothing else through, and after a cut that is true of the new session too.
+// it lets nothing else through, and after a cut that is true of what follows too.
 func TestHubThatEnforcesDHCP(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -124,7 +124,7 @@ func TestHubThatEnforcesDHCP(t *testing.T) {
 	if m.Cut() == 0 {
 		t.Fatal("nothing to cut")
 	}
-	c.WaitLogAfter(seen, "tunnel up", upTime)
+	c.WaitLogAfter(seen, upAgain, upTime)
 	inner.Check(upTime)
 }
 

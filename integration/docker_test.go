@@ -78,7 +78,7 @@ func proveTAPContainer(t *testing.T, w *dockerWorld, m *middlebox) {
 		if f.name == "connection reset" || f.name == "server stopped and started" {
 			seen := len(c.Log())
 			f.do(t, w.world, m)
-			c.WaitLogAfter(seen, "tunnel up", recoverTime)
+			c.WaitLogAfter(seen, upAgain, recoverTime)
 		}
 	}
 	w.lan.site.Open(d.name)

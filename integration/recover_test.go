@@ -26,6 +26,10 @@ type fault struct {
 	do    func(t *testing.T, w *world, m *middlebox)
 }
 
+// upAgain is what a client prints that carries again: in a new session, or in the same
+// one by another connection.
+const upAgain = "tunnel up|session joined again"
+
 // An outcome is what becomes of the session in a fault.
 type outcome int
 

@@ -58,7 +58,7 @@ func TestTAPConnectionsSurviveFaults(t *testing.T) {
 			seen := len(c.Log())
 			f.do(t, w, m)
 			w.lan.site.Open(d.name)
-			c.WaitLogAfter(seen, "tunnel up", recoverTime)
+			c.WaitLogAfter(seen, upAgain, recoverTime)
 			inner.Check(recoverTime)
 			d.Check(recoverTime)
 			if again := w.dialEcho().LocalAddr().(*net.TCPAddr).IP; !again.Equal(local) {

@@ -74,9 +74,26 @@ func (w *uplinkedWorld) takesOver(p *process, seen int, cause, local string) {
 	w.t.Helper()
 	p.WaitLogAfter(seen, `cutting a connection that leads nowhere.*cause="`+cause, atOnce)
 	w.from(w.t, local)
+	p.settles()
+	w.from(w.t, local)
 	if log := p.Log()[seen:]; strings.Contains(log, "is silent") {
 		w.t.Errorf("a time-out was waited for:\n%s", log)
 	}
+}
+
+// settles waits until no connection is lost for a while: a server that has seen one cut
+// may close those that join the session after it.
+func (p *process) settles() {
+	p.t.Helper()
+	lost := regexp.MustCompile(`msg="(connection|session) lost`)
+	eventually(p.t, recoverTime, "connections last", func() error {
+		before := len(lost.FindAllString(p.Log(), -1))
+		time.Sleep(2 * time.Second)
+		if n := len(lost.FindAllString(p.Log(), -1)) - before; n > 0 {
+			return fmt.Errorf("%d were lost", n)
+		}
+		return nil
+	})
 }
 
 // Proves that a client without privileges comes back by another uplink at once when
