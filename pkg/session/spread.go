@@ -170,10 +170,11 @@ func flowOf(f []byte) uint32 {
 	return fold(mix(mix(seed, binary.BigEndian.Uint64(f)), uint64(binary.BigEndian.Uint32(f[8:]))))
 }
 
-// ports adds the ports at offset at of packet p, if its protocol has any.
+// ports adds the ports at offset at of packet p, if its protocol has any and the
+// header can be that long.
 func ports(h uint64, proto byte, p []byte, at int, fragment bool) uint32 {
 	h = mix(h, uint64(proto))
-	if (proto == protoTCP || proto == protoUDP) && !fragment && len(p) >= at+4 {
+	if (proto == protoTCP || proto == protoUDP) && !fragment && at >= 20 && len(p) >= at+4 {
 		h = mix(h, uint64(binary.BigEndian.Uint32(p[at:])))
 	}
 	return fold(h)
