@@ -585,7 +585,7 @@ func TestMonitorModeIsAskedForAndMayBeDenied(t *testing.T) {
 		l := newLAN(t, hub.Config{})
 		cfg := l.config()
 		cfg.Monitor = true
-		if _, err := Dial(t.Context(), cfg); !errors.Is(err, wire.CodeMonitorDenied) || !contains(err, "-monitor") {
+		if _, err := Dial(t.Context(), cfg); !errors.Is(err, wire.CodeMonitorDenied) || !contains(err, "MonitorPort") {
 			t.Errorf("got %v", err)
 		}
 		l = newLAN(t, hub.Config{Policy: wire.Policy{{Name: "MonitorPort", Value: 1}}})

@@ -77,7 +77,7 @@ var codes = map[Code]codeInfo{
 	103:                 {Wait, "the server has no client licence left"},
 	104:                 {Wait, "the server has no bridge licence left"},
 	105:                 {Wait, "the server takes no sessions now"},
-	CodeMonitorDenied:   {Never, "monitoring mode is not allowed for this user; drop -monitor, or ask the server's administrator to set MonitorPort in the user's policy"},
+	CodeMonitorDenied:   {Never, "monitoring mode is not allowed for this user; ask the server's administrator to set MonitorPort in the user's policy"},
 	CodeBridgeDenied:    {Never, "bridge mode is not allowed for this user; drop -bridge, or ask the server's administrator to lift NoBridge and NoRouting from the user's policy"},
 	109:                 {Never, "the virtual hub does not allow our IP address"},
 	111:                 {Retry, "the server is out of memory"},
