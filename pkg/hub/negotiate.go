@@ -184,8 +184,13 @@ func (c *conn) answerPack(q wire.Request, challenge []byte) (*session, error) {
 		return nil, err
 	}
 	if err := wire.WriteReply(c, c.altered(BeforeWelcome, reply)); err != nil {
-		if s != nil && c.h.leave(s, c) {
+		switch {
+		case s == nil || !c.h.leave(s, c):
+		case p.Str("method") == wire.MethodLogin:
 			c.h.forget(s) // the client does not know the key
+		default:
+			c.hangUp()
+			c.h.linger(c.ctx, s)
 		}
 		return nil, err
 	}

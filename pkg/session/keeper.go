@@ -18,6 +18,10 @@ const (
 	// joinBackoff is the most between attempts that fail.
 	joinBackoff = time.Minute
 
+	// turnAround is time for the server to see that a connection of a half-duplex session
+	// has ended: it gives the next a direction by those there are.
+	turnAround = 100 * time.Millisecond
+
 	// resumeGrace is how long to try to bring a session back whose time-out seems
 	// over: the server counts from the last it could send, which it knows better.
 	resumeGrace = 5 * time.Second
@@ -90,7 +94,7 @@ func (k *keeper) step(ctx context.Context, links []*link, lost *link) (wait time
 		return 0, k.resume(ctx, lost)
 	case len(links) >= s.most && oneWay(links) && s.welcome.HalfConnection:
 		links[len(links)-1].retire() // the next may go the other way
-		k.next = time.Now()
+		k.next = time.Now().Add(turnAround)
 	case len(links) < s.most:
 		if wait = time.Until(k.next); wait <= 0 {
 			return 0, k.grow(ctx)
@@ -188,7 +192,7 @@ func (k *keeper) rotate(ctx context.Context, old *link) {
 	if s.welcome.HalfConnection {
 		s.stats.replaced.Add(1)
 		old.retire()
-		k.next = time.Now()
+		k.next = time.Now().Add(turnAround)
 		return
 	}
 	l, err := s.join(ctx)

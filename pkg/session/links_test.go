@@ -427,7 +427,11 @@ func TestConnectionsAreReplacedByAge(t *testing.T) {
 				}
 				got := l.station.Received(t.Context(), frames)
 				checkOrder(t, got, 1)
-				time.Sleep(5 * time.Second) // for what is under way
+				for range 100 { // for what is under way
+					if time.Sleep(100 * time.Millisecond); s.Stats().Connections == 2 {
+						break
+					}
+				}
 				if got := s.Stats(); got.ReplacedInTime < 16 || got.ReplacedInTime > 22 || got.ConnectionsLost != 0 || got.Resumed != 0 || got.Connections != 2 {
 					t.Errorf("counted %+v, want some twenty replaced in ten minutes and none lost", got)
 				}
