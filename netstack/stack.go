@@ -256,7 +256,7 @@ type Stats struct {
 
 	TCPConnects    uint64 // dials begun
 	TCPFailed      uint64 // of these, refused, not answered or given up
-	TCPEstablished uint64 // connections established now
+	TCPEstablished int64  // connections established now
 	TCPRetransmits uint64 // segments sent again
 }
 
@@ -296,6 +296,6 @@ func (st *Stats) addGVisor(g tcpip.Stats) {
 	st.InboundUDPFull = g.UDP.ReceiveBufferErrors.Value()
 	st.OutboundPackets = g.IP.PacketsSent.Value()
 	st.TCPConnects = g.TCP.ActiveConnectionOpenings.Value()
-	st.TCPEstablished = g.TCP.CurrentEstablished.Value()
+	st.TCPEstablished = int64(g.TCP.CurrentEstablished.Value())
 	st.TCPRetransmits = g.TCP.Retransmits.Value()
 }

@@ -48,8 +48,8 @@ type batchCounts struct {
 // processCounts is what the program uses of the machine.
 type processCounts struct {
 	Goroutines     int
-	ResidentBytes  uint64 // of memory that the Go runtime manages, not given back to the system
-	HeapLiveBytes  uint64 // in objects, reachable or not yet found unreachable
+	ResidentBytes  int64  // of memory that the Go runtime manages, not given back to the system
+	HeapLiveBytes  int64  // in objects, reachable or not yet found unreachable
 	Collections    uint64 // of garbage
 	AllocatedBytes uint64 // since the start
 }
@@ -61,8 +61,8 @@ func countProcess() processCounts {
 	metrics.Read(s)
 	return processCounts{
 		Goroutines:     runtime.NumGoroutine(),
-		ResidentBytes:  s[0].Value.Uint64() - s[1].Value.Uint64(),
-		HeapLiveBytes:  s[2].Value.Uint64(),
+		ResidentBytes:  int64(s[0].Value.Uint64() - s[1].Value.Uint64()),
+		HeapLiveBytes:  int64(s[2].Value.Uint64()),
 		Collections:    s[3].Value.Uint64(),
 		AllocatedBytes: s[4].Value.Uint64(),
 	}
@@ -87,7 +87,7 @@ func (v *vpn) counters() []stats.Section {
 		all = append(all, stats.Section{Name: "queue", Counts: v.queue.Stats()})
 	}
 	for _, s := range v.proxies.servers {
-		all = append(all, stats.Section{Name: strings.TrimSuffix(s.scheme, "h"), Counts: s.server.Stats()})
+		all = append(all, stats.Section{Name: strings.TrimSuffix(s.scheme, "h"), Of: s.ln.Addr().String(), Counts: s.server.Stats()})
 	}
 	return append(all, stats.Section{Name: "process", Counts: countProcess()})
 }

@@ -24,7 +24,7 @@ const (
 type reclaimer struct {
 	carried func() uint64 // batches so far
 
-	start  uint64        // bytes resident at the start
+	start  int64         // bytes resident at the start
 	before uint64        // batches at the last look
 	last   processCounts // after the last time, or at the start
 	times  int           // that memory was given back

@@ -28,7 +28,7 @@ func TestMemoryOfABurstIsGivenBack(t *testing.T) {
 	if grown < 2*worthwhile {
 		t.Fatalf("%d clients took %d bytes, too few to show anything", clients, grown)
 	}
-	var after uint64
+	var after int64
 	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if after = countProcess().ResidentBytes; after < before+grown/2 {
 			t.Logf("%d MB resident at first, %d with %d clients, %d after", before>>20, most>>20, clients, after>>20)

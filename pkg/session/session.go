@@ -131,7 +131,7 @@ type Stats struct {
 	OutDropped                                 uint64 // shorter or longer than the tunnel carries
 	InMisdirected                              uint64 // on a connection where the server may not send; dropped
 
-	Connections       uint64 // at present
+	Connections       int    // at present
 	ConnectionsJoined uint64 // beyond the first, so far
 	ConnectionsLost   uint64
 	ReplacedInTime    uint64 // because of their age
@@ -147,7 +147,7 @@ func (s *Session) Stats() Stats {
 		InKeepAlives: c.inKeepAlives.Load(), InDropped: c.inDropped.Load(),
 		OutFrames: c.outFrames.Load(), OutBytes: c.outBytes.Load(), OutBatches: c.outBatches.Load(),
 		OutDropped: c.outDropped.Load(), InMisdirected: c.inMisdirected.Load(),
-		Connections: uint64(s.count()), ConnectionsJoined: c.joined.Load(), ConnectionsLost: c.linksLost.Load(),
+		Connections: s.count(), ConnectionsJoined: c.joined.Load(), ConnectionsLost: c.linksLost.Load(),
 		ReplacedInTime: c.replaced.Load(), JoinsFailed: c.joinsFailed.Load(), Resumed: c.resumed.Load(),
 	}
 }

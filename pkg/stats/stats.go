@@ -10,6 +10,9 @@
 // field, InboundNotForUs as inbound_not_for_us, so that the documentation of a
 // number is found by its name. Zeros are left out of log lines.
 //
+// WritePrometheus shows them to programs. An unsigned field only grows, a signed one
+// is a measure of now: that is all the types that a field needs.
+//
 // # Concurrency
 //
 // Sizes may be used by any number of goroutines. Its parts are read one after the
@@ -83,7 +86,8 @@ func (h Histogram) String() string {
 // A Section is a snapshot and whose it is.
 type Section struct {
 	Name   string
-	Counts any // a struct of integers, Histograms, and maps from a name to an integer
+	Counts any    // a struct of integers, Histograms, and maps from a name to an integer
+	Of     string // which one, of several sections with the same name; may be empty
 }
 
 // A row is one counter as it is shown.

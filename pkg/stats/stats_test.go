@@ -48,8 +48,8 @@ type sample struct {
 }
 
 var sections = []Section{
-	{"stack", sample{InFrames: 7, NotForUs: 2, Batches: Histogram{0, 3, 1}, Refused: map[reason]uint64{0: 4, 1: 5}, unexported: 9}},
-	{"idle", sample{}},
+	{Name: "stack", Counts: sample{InFrames: 7, NotForUs: 2, Batches: Histogram{0, 3, 1}, Refused: map[reason]uint64{0: 4, 1: 5}, unexported: 9}},
+	{Name: "idle", Counts: sample{}},
 }
 
 func TestTableHasEveryCounter(t *testing.T) {
@@ -85,9 +85,40 @@ func TestLogLineHasWhatIsNotZero(t *testing.T) {
 func ExampleWriteTable() {
 	type counters struct{ InboundNotForUs uint64 }
 	var b strings.Builder
-	_ = WriteTable(&b, []Section{{"netstack", counters{3}}})
+	_ = WriteTable(&b, []Section{{Name: "netstack", Counts: counters{3}}})
 	fmt.Print(b.String())
 	// Output:
 	// netstack
 	//   inbound_not_for_us  3
+}
+
+func TestProgramsReadEveryCounterByItsKind(t *testing.T) {
+	all := append(sections, Section{Name: "idle", Of: `a "second"`, Counts: sample{Open: -3, Refused: map[reason]uint64{1: 6}}})
+	var b bytes.Buffer
+	if err := WritePrometheus(&b, "vpn", all); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"# TYPE vpn_stack_in_frames_total counter\nvpn_stack_in_frames_total 7\n",
+		"# TYPE vpn_stack_not_for_us gauge\nvpn_stack_not_for_us 2\n",
+		"# TYPE vpn_stack_batches histogram\n" + `vpn_stack_batches_bucket{le="0"} 0` + "\n" +
+			`vpn_stack_batches_bucket{le="1"} 3` + "\n" + `vpn_stack_batches_bucket{le="3"} 4` + "\n",
+		`vpn_stack_batches_bucket{le="+Inf"} 4` + "\nvpn_stack_batches_count 4\n",
+		"# TYPE vpn_stack_refused_total counter\n" + `vpn_stack_refused_total{reason="away"} 5` + "\n" +
+			`vpn_stack_refused_total{reason="too-slow"} 4` + "\n",
+		"# TYPE vpn_idle_open gauge\nvpn_idle_open 0\n" + `vpn_idle_open{of="a \"second\""} -3` + "\n",
+		`vpn_idle_refused_total{of="a \"second\"",reason="away"} 6` + "\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("misses %q", want)
+		}
+	}
+	for line := range strings.Lines(b.String()) {
+		if strings.HasPrefix(line, "# TYPE") && strings.Count(b.String(), line) != 1 {
+			t.Errorf("more than once: %s", line)
+		}
+	}
+	if t.Failed() {
+		t.Logf("in\n%s", b.String())
+	}
 }
