@@ -39,6 +39,7 @@ var rooms = map[string][]string{
 	"pkg/share":               {"pkg/dhcp", "pkg/frame", "pkg/hub", "pkg/netcfg", "pkg/wire"},
 	"pkg/privnet":             {"pkg/netcfg", "pkg/netcfg/host", "pkg/tap"},
 	"pkg/underlay":            {},
+	"pkg/health":              {"pkg/frame", "pkg/netcfg"},
 	"pkg/leaktest":            {},
 	"pkg/stats":               {},
 	"pkg/netcfg/host":         {"pkg/netcfg", "pkg/netcfg/host/resolv"},

@@ -1,0 +1,219 @@
+package health
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"softether-go/pkg/frame"
+	"softether-go/pkg/netcfg"
+)
+
+// A question has been sent, and its answer is looked for among the inbound frames.
+type question struct {
+	// match reports whether a frame is the answer, and the station it speaks of. It
+	// must not keep the frame.
+	match  func(f []byte) (found mac, ok bool, err error)
+	take   bool // the answer is for us alone: the local end would not know what it is
+	answer chan found
+}
+
+type mac [6]byte
+
+type found struct {
+	mac mac
+	err error
+}
+
+var broadcast = mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// WriteFrames passes inbound frames on, but for what answers a question of ours.
+func (m *Monitor) WriteFrames(frames [][]byte) error {
+	q := m.wait.Load()
+	if q == nil {
+		return m.cfg.Endpoint.WriteFrames(frames)
+	}
+	for i, f := range frames {
+		if len(f) < frame.HeaderLen {
+			continue
+		}
+		who, ok, err := q.match(f)
+		if !ok {
+			continue
+		}
+		m.wait.CompareAndSwap(q, nil)
+		select {
+		case q.answer <- found{who, err}:
+		default: // a second one
+		}
+		if !q.take {
+			continue
+		}
+		if err := m.pass(frames[:i:i]); err != nil {
+			return err
+		}
+		return m.pass(frames[i+1:])
+	}
+	return m.cfg.Endpoint.WriteFrames(frames)
+}
+
+func (m *Monitor) pass(frames [][]byte) error {
+	if len(frames) == 0 {
+		return nil
+	}
+	return m.cfg.Endpoint.WriteFrames(frames)
+}
+
+// ask asks the target and returns who has answered.
+func (m *Monitor) ask(ctx context.Context, c netcfg.Config) (who string, err error) {
+	t := m.cfg.Target
+	switch {
+	case t.Name != "":
+		return m.askNames(ctx, c, t.Name)
+	case t.Addr.IsValid():
+		if t.Addr == c.Address.Addr() {
+			return "", fmt.Errorf("%v is our own address: probe another", t.Addr)
+		}
+		hop, err := m.hop(ctx, c, t.Addr)
+		if err != nil {
+			return "", err
+		}
+		return t.Addr.String(), m.echo(ctx, c, hop, t.Addr)
+	case c.Gateway.IsValid():
+		_, err := m.resolve(ctx, c, c.Gateway)
+		return fmt.Sprintf("gateway %v", c.Gateway), err
+	}
+	for _, s := range c.DNS.Servers { // a hub without a way out often has one of its own
+		if s.Is4() && c.Address.Contains(s) && s != c.Address.Addr() {
+			_, err := m.resolve(ctx, c, s)
+			return fmt.Sprintf("name server %v", s), err
+		}
+	}
+	return "the server", nil // there is nobody else to ask, and its session is up
+}
+
+// send sends a question until it is answered.
+func (m *Monitor) send(ctx context.Context, f []byte, q *question) (mac, error) {
+	q.answer = make(chan found, 1)
+	m.wait.Store(q)
+	defer m.wait.Store(nil)
+	again := time.NewTicker(resendTime)
+	defer again.Stop()
+	for {
+		out := m.out.Load()
+		if out == nil {
+			return mac{}, errors.New("the session has ended")
+		}
+		if err := (*out).WriteFrames([][]byte{f}); err != nil {
+			return mac{}, err
+		}
+		select {
+		case a := <-q.answer:
+			return a.mac, a.err
+		case <-again.C:
+		case <-ctx.Done():
+			return mac{}, ctx.Err()
+		}
+	}
+}
+
+// resolve asks by ARP for a station (RFC 826).
+func (m *Monitor) resolve(ctx context.Context, c netcfg.Config, addr netip.Addr) (mac, error) {
+	station, err := m.send(ctx, m.arpRequest(c.Address.Addr(), addr), &question{match: func(f []byte) (mac, bool, error) {
+		who, from, ok := arpReply(f)
+		return who, ok && from == addr, nil
+	}})
+	if err != nil {
+		return station, fmt.Errorf("%v does not answer to ARP through the tunnel: %w", addr, err)
+	}
+	return station, nil
+}
+
+// hop returns the station by which an address is reached.
+func (m *Monitor) hop(ctx context.Context, c netcfg.Config, to netip.Addr) (mac, error) {
+	via := nextHop(c, to)
+	if !via.IsValid() {
+		return mac{}, fmt.Errorf("no way to %v: the VPN has no gateway", to)
+	}
+	return m.resolve(ctx, c, via)
+}
+
+// nextHop returns where to send packets for an address; invalid if nowhere.
+func nextHop(c netcfg.Config, to netip.Addr) netip.Addr {
+	if c.Address.Contains(to) {
+		return to
+	}
+	via, bits := c.Gateway, -1
+	for _, r := range c.Routes {
+		if r.Dest.Contains(to) && r.Dest.Bits() > bits {
+			via, bits = r.Via, r.Dest.Bits()
+			if !via.IsValid() || via.IsUnspecified() {
+				via = to
+			}
+		}
+	}
+	return via
+}
+
+// echo asks for an ICMP echo (RFC 792).
+func (m *Monitor) echo(ctx context.Context, c netcfg.Config, hop mac, to netip.Addr) error {
+	id := rand.Uint32()
+	f := m.packet(c.Address.Addr(), to, hop, protoICMP, echoRequest(id))
+	_, err := m.send(ctx, f, &question{take: true, match: func(f []byte) (mac, bool, error) {
+		src, proto, p, ok := ipv4(f)
+		return hop, ok && src == to && proto == protoICMP && isEchoReply(p, id), nil
+	}})
+	if err != nil {
+		return fmt.Errorf("%v does not answer to ping through the tunnel: %w", to, err)
+	}
+	return nil
+}
+
+// askNames asks one name server after the other.
+func (m *Monitor) askNames(ctx context.Context, c netcfg.Config, name string) (who string, err error) {
+	err = errors.New("the VPN names no name server; -dns gives one")
+	deadline, _ := ctx.Deadline()
+	for i, s := range c.DNS.Servers {
+		if !s.Is4() {
+			continue
+		}
+		share := time.Until(deadline) / time.Duration(len(c.DNS.Servers)-i)
+		one, cancel := context.WithTimeout(ctx, share)
+		err = m.askName(one, c, s, name)
+		cancel()
+		if err == nil {
+			return fmt.Sprintf("name server %v", s), nil
+		}
+	}
+	return "", err
+}
+
+func (m *Monitor) askName(ctx context.Context, c netcfg.Config, server netip.Addr, name string) error {
+	hop, err := m.hop(ctx, c, server)
+	if err != nil {
+		return err
+	}
+	id, port := uint16(rand.Uint32()), uint16(32768+rand.IntN(28000)) // Linux's ephemeral ports
+	query, err := dnsQuery(id, name)
+	if err != nil {
+		return err
+	}
+	f := m.packet(c.Address.Addr(), server, hop, protoUDP, datagram(c.Address.Addr(), server, port, query))
+	_, err = m.send(ctx, f, &question{take: true, match: func(f []byte) (mac, bool, error) {
+		src, proto, p, ok := ipv4(f)
+		if !ok || src != server || proto != protoUDP || len(p) < 8 ||
+			binary.BigEndian.Uint16(p) != 53 || binary.BigEndian.Uint16(p[2:]) != port {
+			return hop, false, nil
+		}
+		ok, err := dnsAnswer(p[8:], id)
+		return hop, ok, err
+	}})
+	if err != nil {
+		return fmt.Errorf("name server %v, asked for %s through the tunnel: %w", server, name, err)
+	}
+	return nil
+}
