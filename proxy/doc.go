@@ -1,14 +1,17 @@
-// Package proxy serves SOCKS5 and HTTP clients and reaches their targets through
+// Package proxy serves SOCKS and HTTP clients and reaches their targets through
 // a Dialer, which in this project dials inside the VPN tunnel.
 //
 // # Theory of operation
 //
-// Listen opens a listener and refuses one that strangers could use. A SOCKS5 or
-// an HTTP serves it: Serve accepts, one goroutine to a client, until its context
-// ends or Shutdown or Close is called.
+// Listen opens a listener and refuses one that strangers could use. A SOCKS5, an HTTP or
+// a Mixed serves it: Serve accepts, one goroutine to a client, until its context
+// ends or Shutdown or Close is called. A Mixed tells clients apart by their first byte,
+// which no two of the protocols share, and hands those of HTTP to net/http together with
+// what it has read of them.
 //
 // Each client says where it wants to go, in SOCKS5 (RFC 1928, with RFC 1929 user
-// and password) or HTTP (RFC 9110, CONNECT and absolute-form requests). The name
+// and password), SOCKS4 or 4a (no RFC; the user id is not looked at) or HTTP (RFC 9110,
+// CONNECT and absolute-form requests). The name
 // it gives is passed on unresolved: the Dialer resolves it where it dials, so
 // that no question leaks to the host's resolver. While the Dialer works for longer
 // than a moment, the client's connection is watched: a client that hangs up ends its
@@ -45,8 +48,12 @@
 // any code's text. A malformed name or port is 1 (HTTP: 400). BIND, UDP ASSOCIATE
 // and unknown commands are 7, unknown address types 8, no common authentication
 // method 0xff. A wrong password is status 1 of RFC 1929 (HTTP: 407, Basic). A
-// client that speaks another version is disconnected; one that speaks HTTP to the
-// SOCKS5 port is told so.
+// client that speaks another version is disconnected; one that speaks HTTP to a
+// SOCKS port is told so, one that speaks TLS to a mixed port gets the alert
+// handshake_failure.
+//
+// SOCKS4 has one code for all that fails, 91. Where a password is asked for it is refused
+// with 93, as it cannot carry one.
 //
 // The HTTP proxy forwards end-to-end headers as they are. It removes hop-by-hop
 // ones, those that Connection lists, and every Proxy- header in both directions,
@@ -61,7 +68,7 @@
 //
 // At most MaxConns clients of one server at a time; more are closed at once and
 // counted. A handshake, or the header of a request, has HandshakeTimeout in total
-// however slowly its bytes come, and is bounded in size: about 1 KiB for SOCKS5,
+// however slowly its bytes come, and is bounded in size: about 1 KiB for SOCKS,
 // 64 KiB for HTTP. A dial has DialTimeout. A relay has no time limit while both
 // directions are open, an idle ssh session being a good one; once one has ended,
 // the other may be silent for HalfCloseTimeout. An idle HTTP connection, a

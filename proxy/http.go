@@ -29,8 +29,10 @@ const (
 )
 
 // NewHTTP returns a server that is ready to Serve.
-func NewHTTP(c Config) *HTTP {
-	h := &HTTP{server: newServer(c)}
+func NewHTTP(c Config) *HTTP { return newHTTP(newServer(c)) }
+
+func newHTTP(s *server) *HTTP {
+	h := &HTTP{server: s}
 	h.transport = &http.Transport{
 		Proxy:                  nil, // never the environment's: the tunnel is the way
 		DialContext:            h.dialTarget,
@@ -66,7 +68,21 @@ func http1() *http.Protocols {
 // and returns when they are gone. It closes ln. Several listeners may be served at
 // once.
 func (h *HTTP) Serve(ctx context.Context, ln net.Listener) error {
-	srv := &http.Server{
+	srv := h.newServer()
+	r, err := h.begin(ctx, ln, srv.Shutdown)
+	if err != nil {
+		return err
+	}
+	r.owns(srv)
+	_ = srv.Serve(r) // says only that r was closed
+	err = r.finish()
+	h.CloseIdle()
+	return err
+}
+
+// newServer returns what serves one run.
+func (h *HTTP) newServer() *http.Server {
+	return &http.Server{
 		Handler:                      http.HandlerFunc(h.serveRequest),
 		ReadHeaderTimeout:            h.HandshakeTimeout,
 		IdleTimeout:                  h.IdleTimeout,
@@ -75,23 +91,19 @@ func (h *HTTP) Serve(ctx context.Context, ln net.Listener) error {
 		Protocols:                    http1(),
 		ErrorLog:                     slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
 	}
-	r, err := h.begin(ctx, ln, srv.Shutdown)
-	if err != nil {
-		return err
-	}
+}
+
+// owns has srv serve clients of r, which it counts out.
+func (r *run) owns(srv *http.Server) {
 	srv.BaseContext = func(net.Listener) context.Context { return r.ctx }
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		return context.WithValue(ctx, clientKey{}, &httpClient{conn: c, run: r})
+		return context.WithValue(ctx, clientKey{}, &httpClient{conn: accepted(c), run: r})
 	}
 	srv.ConnState = func(c net.Conn, state http.ConnState) {
 		if state == http.StateClosed {
-			r.remove(c) // a hijacked one is removed by its handler
+			r.remove(accepted(c)) // a hijacked one is removed by its handler
 		}
 	}
-	_ = srv.Serve(r) // says only that r was closed
-	err = r.finish()
-	h.CloseIdle()
-	return err
 }
 
 // CloseIdle closes connections to targets that carry no request, such as those
@@ -100,7 +112,7 @@ func (h *HTTP) CloseIdle() { h.transport.CloseIdleConnections() }
 
 // httpClient is the client's connection behind a request's context.
 type httpClient struct {
-	conn net.Conn
+	conn net.Conn // as it was accepted
 	run  *run
 }
 

@@ -32,6 +32,10 @@ func (h *HTTP) serveConnect(c *httpClient, w *response, req *http.Request) {
 	_ = client.SetDeadline(time.Time{})
 	// net/http's own reader would end the request's context at every error.
 	ahead := buffered(rw.Reader)
+	if p, ok := client.(*peeked); ok {
+		ahead = append(ahead, buffered(p.in.Reader)...)
+		client = p.Conn
+	}
 	buf := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(ahead), client), max(readAhead, len(ahead)))
 	_, _ = buf.Peek(len(ahead)) // has them in the buffer; neither fails nor waits
 	w.hijacked = false          // removed by serveTunnel

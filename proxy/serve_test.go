@@ -71,7 +71,7 @@ func TestServeStopsInPauseAfterFailure(t *testing.T) {
 	})
 }
 
-// services has both kinds of proxy, and for each how a client gets through.
+// services has each kind of proxy, and how a client gets through.
 var services = []struct {
 	name   string
 	new    func(Config) service
@@ -79,8 +79,14 @@ var services = []struct {
 	answer string // what it hears before its own bytes return
 }{
 	{"SOCKS5", func(c Config) service { return NewSOCKS5(c) }, hello + toName, helloReply + granted},
-	{"HTTP", func(c Config) service { return NewHTTP(c) }, "CONNECT files.corp:80 HTTP/1.1\r\nHost: files.corp:80\r\n\r\n", connectOK},
+	{"HTTP", func(c Config) service { return NewHTTP(c) }, connectName, connectOK},
+	{"SOCKS4", func(c Config) service { return NewSOCKS5(c) }, toName4, granted4a},
+	{"SOCKS5 on a mixed port", func(c Config) service { return NewMixed(c) }, hello + toName, helloReply + granted},
+	{"SOCKS4 on a mixed port", func(c Config) service { return NewMixed(c) }, toName4, granted4a},
+	{"HTTP on a mixed port", func(c Config) service { return NewMixed(c) }, connectName, connectOK},
 }
+
+const connectName = "CONNECT files.corp:80 HTTP/1.1\r\nHost: files.corp:80\r\n\r\n"
 
 // enterBy gets through a proxy, of which answer is the length that counts.
 func enterBy(t testing.TB, c net.Conn, enter, answer string) {
@@ -274,7 +280,7 @@ func TestRefusalIsHeard(t *testing.T) {
 				c := ln.dial(t)
 				go io.WriteString(c, tt.enter)
 				begin := time.Now()
-				if b, err := io.ReadAll(c); err != nil || len(b) < len(helloReply+granted) {
+				if b, err := io.ReadAll(c); err != nil || len(b) == 0 || string(b) == tt.answer {
 					t.Errorf("got %q and %v, want the answer and EOF", b, err)
 				}
 				if _, err := c.Write(make([]byte, 2*readAhead)); err != nil {

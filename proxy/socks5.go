@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bufio"
 	"context"
 	"net"
 	"time"
@@ -9,7 +8,7 @@ import (
 	"github.com/things-go/go-socks5/statute"
 )
 
-// SOCKS5 is a SOCKS5 server.
+// SOCKS5 is a SOCKS5 server. It serves clients of SOCKS4 and 4a too.
 type SOCKS5 struct{ *server }
 
 // NewSOCKS5 returns a server that is ready to Serve.
@@ -28,37 +27,16 @@ func (s *SOCKS5) Serve(ctx context.Context, ln net.Listener) error {
 		if err != nil {
 			return r.finish()
 		}
-		go s.serveClient(r.ctx, c, func() { r.remove(c) }) // awaited in finish
+		go func() { // awaited in finish
+			_ = c.SetDeadline(time.Now().Add(s.HandshakeTimeout))
+			s.serveSOCKS(r.ctx, c, newAhead(c), func() { r.remove(c) })
+		}()
 	}
 }
 
-// readAhead is the size of a client's buffer. It holds the longest handshake
-// (257 + 513 + 262 bytes) and what may come ahead of the answer.
-const readAhead = 4 << 10
-
-// serveClient sees one client through and calls done at the end, which closes the
-// connection. It may return before.
-func (s *SOCKS5) serveClient(ctx context.Context, client net.Conn, done func()) {
-	_ = client.SetDeadline(time.Now().Add(s.HandshakeTimeout))
-	h := &handshake{server: s.server, client: client, in: lastError{Reader: client}}
-	h.buf = bufio.NewReaderSize(&h.in, readAhead)
-	address, ref := h.run()
-	if ref != nil {
-		s.refuse(client, ref)
-		done()
-		return
-	}
-	_ = client.SetDeadline(time.Time{})
-	s.serveTunnel(ctx, &tunnel{
-		client: client, buf: h.buf, address: address,
-		granted: func(bound net.Addr) []byte { return reply(statute.RepSuccess, bound) },
-		denied:  func(why Reason, _ error) []byte { return reply(reasons[why].reply, nil) },
-	}, done)
-}
-
-// reply returns a SOCKS5 reply; bound is the tunnel's end of the connection, if
-// there is one.
-func reply(code uint8, bound net.Addr) []byte {
+// reply5 returns a SOCKS5 reply; bound is the address it tells, if there is
+// one.
+func reply5(code uint8, bound net.Addr) []byte {
 	rep := statute.Reply{
 		Version:  statute.VersionSocks5,
 		Response: code,

@@ -95,7 +95,7 @@ func TestSOCKS5Handshake(t *testing.T) {
 		{name: "no method at all", input: "\x05\x00", want: noMethod},
 		{name: "GSSAPI only", input: "\x05\x01\x01", want: noMethod},
 		{name: "password where none is asked", input: "\x05\x01\x02", want: noMethod},
-		{name: "SOCKS4", input: "\x04\x01\x00\x50\xc0\x00\x02\x01\x00", want: ""},
+		{name: "SOCKS3", input: "\x03\x01\x00\x50\xc0\x00\x02\x01\x00", want: ""},
 		{name: "HTTP", input: "GET / HTTP/1.1\r\n\r\n", want: httpHint},
 		{name: "noise", input: "\x16\x03\x01\x02\x00\x01\x00", want: ""},
 		{name: "request of another version", input: hello + "\x04\x01\x00\x01\xc0\x00\x02\x01\x00\x50", want: helloReply},
@@ -373,7 +373,7 @@ func TestSOCKS5BoundAddress(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := string(reply(0, tt.addr)); got != tt.want {
+			if got := string(reply5(0, tt.addr)); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})

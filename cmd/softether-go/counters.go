@@ -7,7 +7,6 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/metrics"
-	"strings"
 	"time"
 
 	"softether-go/netstack"
@@ -87,7 +86,7 @@ func (v *vpn) counters() []stats.Section {
 		all = append(all, stats.Section{Name: "queue", Counts: v.queue.Stats()})
 	}
 	for _, s := range v.proxies.servers {
-		all = append(all, stats.Section{Name: strings.TrimSuffix(s.scheme, "h"), Of: s.ln.Addr().String(), Counts: s.server.Stats()})
+		all = append(all, stats.Section{Name: s.name, Of: s.ln.Addr().String(), Counts: s.server.Stats()})
 	}
 	return append(all, stats.Section{Name: "process", Counts: countProcess()})
 }

@@ -116,7 +116,7 @@ func printHelp(_ context.Context, _ []string, t terminal) error {
 		left := strings.TrimSpace("softether-go " + c.name)
 		fmt.Fprintf(&b, "  %-47s%s\n", strings.TrimSpace(left+" "+c.args), c.help)
 	}
-	b.WriteString("\nExample:\n  softether-go -host vpn.example.com -user alice -socks5 127.0.0.1:1080\n" +
+	b.WriteString("\nExample:\n  softether-go -host vpn.example.com -user alice -listen 127.0.0.1:1080\n" +
 		"  curl -x socks5h://127.0.0.1:1080 http://files.corp/\n" +
 		"  sudo softether-go -host vpn.example.com -user alice -tap vpn0 -accept-dns\n" +
 		"  softether-go run -host vpn.example.com -user alice -- ping files.corp\n\n")

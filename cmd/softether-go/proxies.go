@@ -23,12 +23,21 @@ type proxies struct {
 }
 
 type listening struct {
-	scheme string // as curl's -x takes it
-	ln     net.Listener
-	server server
+	name    string   // in counters
+	schemes []string // as curl's -x takes them, the best first
+	ln      net.Listener
+	server  server
 }
 
-// server is what SOCKS5 and HTTP have in common.
+// urls lists it as curl's -x takes it.
+func (l listening) urls() (urls []string) {
+	for _, scheme := range l.schemes {
+		urls = append(urls, scheme+"://"+strings.Replace(l.ln.Addr().String(), "[::]", "127.0.0.1", 1))
+	}
+	return urls
+}
+
+// server is what all kinds of proxy have in common.
 type server interface {
 	Serve(context.Context, net.Listener) error
 	Shutdown(context.Context) error
@@ -50,20 +59,24 @@ func openProxies(ctx context.Context, c config.Proxy, d proxy.Dialer, log *slog.
 		exposure = proxy.AllowOpen
 	}
 	p := &proxies{}
-	open := func(scheme string, addresses []string, newServer func() server) error {
+	open := func(name string, addresses []string, newServer func() server, schemes ...string) error {
 		for _, a := range addresses {
 			ln, err := proxy.Listen(ctx, a, pc.Auth, exposure)
 			if err != nil {
 				return err
 			}
-			p.servers = append(p.servers, listening{scheme, ln, newServer()})
-			log.Info("proxy listens", "url", p.urls()[len(p.servers)-1])
+			l := listening{name, schemes, ln, newServer()}
+			p.servers = append(p.servers, l)
+			log.Info("proxy listens", "url", strings.Join(l.urls(), " "))
 		}
 		return nil
 	}
-	err := open("socks5h", c.SOCKS5, func() server { return proxy.NewSOCKS5(pc) })
+	err := open("mixed", c.Mixed, func() server { return proxy.NewMixed(pc) }, "socks5h", "http")
 	if err == nil {
-		err = open("http", c.HTTP, func() server { return proxy.NewHTTP(pc) })
+		err = open("socks5", c.SOCKS5, func() server { return proxy.NewSOCKS5(pc) }, "socks5h")
+	}
+	if err == nil {
+		err = open("http", c.HTTP, func() server { return proxy.NewHTTP(pc) }, "http")
 	}
 	if err != nil {
 		p.close()
@@ -73,10 +86,9 @@ func openProxies(ctx context.Context, c config.Proxy, d proxy.Dialer, log *slog.
 }
 
 // urls lists the proxies as curl's -x takes them.
-func (p *proxies) urls() []string {
-	var urls []string
+func (p *proxies) urls() (urls []string) {
 	for _, s := range p.servers {
-		urls = append(urls, s.scheme+"://"+strings.Replace(s.ln.Addr().String(), "[::]", "127.0.0.1", 1))
+		urls = append(urls, s.urls()...)
 	}
 	return urls
 }

@@ -129,7 +129,7 @@ func (a Addressing) checkGateway() []problem {
 	return []problem{{flag: "gateway", text: text}}
 }
 
-func (p Proxy) listeners() []string { return slices.Concat(p.SOCKS5, p.HTTP) }
+func (p Proxy) listeners() []string { return slices.Concat(p.Mixed, p.SOCKS5, p.HTTP) }
 
 func (p Proxy) check() (ps []problem) {
 	login := []string{"proxy-user", "proxy-pass", "proxy-pass-file"}
@@ -156,7 +156,10 @@ func (p Proxy) check() (ps []problem) {
 
 // flagOf names the flag that the i-th of the listeners came from.
 func (p Proxy) flagOf(i int) string {
-	if i < len(p.SOCKS5) {
+	switch {
+	case i < len(p.Mixed):
+		return "listen"
+	case i < len(p.Mixed)+len(p.SOCKS5):
 		return "socks5"
 	}
 	return "http"

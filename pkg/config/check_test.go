@@ -64,7 +64,7 @@ func TestEveryProblemIsALineThatNamesTheRemedy(t *testing.T) {
 		{"a limit below the base", with("-reconnect-delay", "1m", "-reconnect-max-delay", "30s"),
 			"-reconnect-max-delay: 30s is below -reconnect-delay 1m0s: raise it"},
 		{"a stack that serves nothing", []string{"-host", "h", "-user", "u", "-pass", "p", "-mode", "netstack"},
-			"-mode: netstack has nothing to serve: give -socks5 127.0.0.1:1080 or -http 127.0.0.1:8080"},
+			"-mode: netstack has nothing to serve: give -listen 127.0.0.1:1080"},
 		{"no switch", with("-insecure=maybe"), "-insecure: is a switch: give it alone, or =true or =false"},
 		{"no config file", with("-config", "/nowhere/vpn.conf"), "-config: open /nowhere/vpn.conf: no such file or directory"},
 		{"a directory for a config file", with("-config", "/"), "-config: read /: is a directory"},

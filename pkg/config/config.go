@@ -188,7 +188,8 @@ type Addressing struct {
 // Proxy says what to serve. Every address has a host, or none for all
 // interfaces, and a numeric port.
 type Proxy struct {
-	SOCKS5   []string
+	Mixed    []string // SOCKS and HTTP
+	SOCKS5   []string // and SOCKS4
 	HTTP     []string
 	User     string // empty means no authentication
 	Password Secret // set exactly if User is

@@ -104,6 +104,7 @@ dns 10.0.0.1, 10.0.0.2
 -search corp.example
 search example.com.
 mode netstack
+listen 127.0.0.1:3128
 socks5 127.0.0.1:1080
 socks5 [::1]:1080
 http :8080
@@ -143,6 +144,7 @@ func wantEverything(t *testing.T) Config {
 			MAC:      net.HardwareAddr{0x5e, 0, 0x53, 0, 0, 1},
 		},
 		Proxy: Proxy{
+			Mixed:  []string{"127.0.0.1:3128"},
 			SOCKS5: []string{"127.0.0.1:1080", "[::1]:1080"}, HTTP: []string{":8080"},
 			User: "me", Password: NewSecret("proxy pw"),
 		},

@@ -6,7 +6,7 @@ import (
 )
 
 // modeFlags decide about the mode.
-var modeFlags = []string{"mode", "socks5", "http"}
+var modeFlags = []string{"mode", "listen", "socks5", "http"}
 
 // checkMode checks the settings of the mode, and that there are none of the other.
 func (c Config) checkMode() []problem {
@@ -18,8 +18,8 @@ func (c Config) checkMode() []problem {
 	}
 	ps := slices.Concat(c.strayTAP(), c.strayRun(), c.Proxy.check())
 	if len(c.Proxy.listeners()) == 0 {
-		ps = append(ps, problem{flag: "mode", needs: []string{"socks5", "http"},
-			text: "netstack has nothing to serve: give -socks5 127.0.0.1:1080 or -http 127.0.0.1:8080"})
+		ps = append(ps, problem{flag: "mode", needs: []string{"listen", "socks5", "http"},
+			text: "netstack has nothing to serve: give -listen 127.0.0.1:1080"})
 	}
 	return ps
 }
@@ -91,7 +91,7 @@ func (c Config) strayTAP() (ps []problem) {
 
 // strayProxy finds what only netstack mode has.
 func (c Config) strayProxy() (ps []problem) {
-	text, needs := "is for proxies, but none is asked for: add -socks5 or -http, or drop it", modeFlags
+	text, needs := "is for proxies, but none is asked for: add -listen, or drop it", modeFlags
 	if len(c.Proxy.listeners()) > 0 {
 		text, needs = "is of netstack mode, but -mode says tap: drop one of the two", []string{"mode"}
 	}

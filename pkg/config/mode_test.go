@@ -22,6 +22,7 @@ func TestModeFollowsFromWhatIsAskedFor(t *testing.T) {
 	}{
 		{"-http :0 -proxy-open", ModeNetstack},
 		{"-socks5 localhost:1", ModeNetstack},
+		{"-listen localhost:1", ModeNetstack},
 		{"-socks5 localhost:1 -mode auto", ModeNetstack},
 		{"-mode netstack -http localhost:1", ModeNetstack},
 		{"", ModeTAP},
@@ -126,7 +127,7 @@ func TestEachSettingOfTAPModeAlone(t *testing.T) {
 
 func TestSettingsThatDoNotFitTheMode(t *testing.T) {
 	const (
-		noProxy  = ": is for proxies, but none is asked for: add -socks5 or -http, or drop it"
+		noProxy  = ": is for proxies, but none is asked for: add -listen, or drop it"
 		saysTAP  = ": is of netstack mode, but -mode says tap: drop one of the two"
 		bridged  = ": is about an address of this machine, and with -bridge the VPN gives it none: drop one of the two"
 		hasSOCKS = ": is of TAP mode, but -socks5 is of netstack mode: drop one of the two"
@@ -144,7 +145,7 @@ func TestSettingsThatDoNotFitTheMode(t *testing.T) {
 		{"a switch that is off", "-socks5 localhost:1 -accept-dns=false -policy-route-table 0 -tap=", ""},
 		{"one of TAP in a netstack without proxy", "-mode netstack -tap vpn0", lines(
 			"-tap: is of TAP mode, but -mode says netstack: drop one of the two",
-			"-mode: netstack has nothing to serve: give -socks5 127.0.0.1:1080 or -http 127.0.0.1:8080")},
+			"-mode: netstack has nothing to serve: give -listen 127.0.0.1:1080")},
 		{"one of TAP beside an open proxy", "-socks5 :1 -tap vpn0", lines("-tap"+hasSOCKS,
 			"-socks5: others can reach :1 and nobody has to log in: listen on 127.0.0.1, add -proxy-user and -proxy-pass-file, or allow it with -proxy-open")},
 

@@ -1,11 +1,14 @@
 package config
 
 var proxyOptions = []option{
+	{proxies, "listen", "ADDRESS:PORT", "",
+		"serve SOCKS5, SOCKS4 and HTTP proxies on one port, such as 127.0.0.1:1080; :1080 is all interfaces",
+		many(parseListen, func(d *draft) *[]string { return &d.Proxy.Mixed })},
 	{proxies, "socks5", "ADDRESS:PORT", "",
-		"serve SOCKS5 here, such as 127.0.0.1:1080; :1080 is all interfaces",
+		"serve SOCKS5 and SOCKS4 alone here, such as 127.0.0.1:1080",
 		many(parseListen, func(d *draft) *[]string { return &d.Proxy.SOCKS5 })},
 	{proxies, "http", "ADDRESS:PORT", "",
-		"serve an HTTP proxy here, such as 127.0.0.1:8080",
+		"serve HTTP alone here, such as 127.0.0.1:8080",
 		many(parseListen, func(d *draft) *[]string { return &d.Proxy.HTTP })},
 	{proxies, "proxy-user", "NAME", "",
 		"user name that the proxies' clients must give",

@@ -25,7 +25,7 @@ func (l *loader) settle() {
 	l.settleProxy()
 	if d.Mode == ModeAuto {
 		d.Mode = ModeTAP
-		if l.inputs["socks5"].given() || l.inputs["http"].given() {
+		if l.inputs["listen"].given() || l.inputs["socks5"].given() || l.inputs["http"].given() {
 			d.Mode = ModeNetstack
 		}
 	}
