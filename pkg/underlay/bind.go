@@ -1,12 +1,14 @@
 package underlay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -59,6 +61,37 @@ func (b Bind) reachable(host string, addrs []netip.Addr) ([]netip.Addr, error) {
 		return nil, fmt.Errorf("%s has no %s address, which it takes to connect from %v", host, family, b.Address)
 	}
 	return same, nil
+}
+
+// Dial connects to the first of addrs that answers, for purposes other than the tunnel:
+// a connection of its own that leaves the machine as b says. The network is tcp or udp,
+// or either with a 4 or 6.
+func (b Bind) Dial(ctx context.Context, network string, addrs []netip.Addr, port uint16) (net.Conn, error) {
+	addrs, err := b.reachable("the target", addrs)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dialer{Bind: b}
+	d.connect = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{Control: d.control, LocalAddr: b.local(strings.TrimRight(network, "46"))}).DialContext(ctx, network, address)
+		return conn, b.explain(err)
+	}
+	return d.race(ctx, network, addrs, port)
+}
+
+// ListenPacket opens a UDP socket on a port of its own, whose datagrams leave the machine
+// as b says. The network is udp4 or udp6.
+func (b Bind) ListenPacket(ctx context.Context, network string) (net.PacketConn, error) {
+	d := &Dialer{Bind: b}
+	at := ":0"
+	if b.Address.IsValid() {
+		if b.Address.Is4() != (network == "udp4") {
+			return nil, fmt.Errorf("%s cannot leave from %v, the address to connect from (%w)", network, b.Address, syscall.EAFNOSUPPORT)
+		}
+		at = netip.AddrPortFrom(b.Address, 0).String()
+	}
+	c, err := (&net.ListenConfig{Control: d.control}).ListenPacket(ctx, network, at)
+	return c, b.explain(err)
 }
 
 // explain says what an error of connecting means for what we are bound to.

@@ -35,3 +35,39 @@ func TestBoundToAnAddress(t *testing.T) {
 		t.Errorf("an address that is not ours: %v", err)
 	}
 }
+
+func TestDialsOfTheirOwnLeaveByTheSameWay(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := uint16(l.Addr().(*net.TCPAddr).Port)
+	own, near := netip.MustParseAddr("127.0.0.7"), netip.MustParseAddr("127.0.0.1")
+	b := Bind{Address: own}
+	for _, network := range []string{"tcp", "tcp4", "udp", "udp4"} {
+		c, err := b.Dial(t.Context(), network, []netip.Addr{netip.IPv6Loopback(), near}, port)
+		if err != nil {
+			t.Errorf("%s: %v", network, err)
+			continue
+		}
+		if got, _, _ := net.SplitHostPort(c.LocalAddr().String()); got != own.String() {
+			t.Errorf("%s: from %s, want %v", network, got, own)
+		}
+		c.Close()
+	}
+	p, err := b.ListenPacket(t.Context(), "udp4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if got, _, _ := net.SplitHostPort(p.LocalAddr().String()); got != own.String() {
+		t.Errorf("datagrams from %s, want %v", got, own)
+	}
+	if _, err := b.ListenPacket(t.Context(), "udp6"); err == nil {
+		t.Error("datagrams of IPv6 from an IPv4 address")
+	}
+	if _, err := b.Dial(t.Context(), "tcp", []netip.Addr{netip.IPv6Loopback()}, port); err == nil {
+		t.Error("connected to IPv6 from an IPv4 address")
+	}
+}
