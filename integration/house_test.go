@@ -20,7 +20,7 @@ import (
 // rooms lists for each package which of ours it may import. Nothing may import
 // what is not in its row.
 var rooms = map[string][]string{
-	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/dhcp", "pkg/fairqueue", "pkg/frame", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/privnet", "pkg/session", "pkg/share", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/wire"},
+	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/dhcp", "pkg/fairqueue", "pkg/frame", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/privnet", "pkg/session", "pkg/share", "pkg/split", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/wire"},
 	"pkg/client":              {"pkg/dhcp", "pkg/frame", "pkg/netcfg", "pkg/session", "pkg/wire"},
 	"pkg/hub":                 {"pkg/frame", "pkg/pack", "pkg/tlsconn", "pkg/wire"},
 	"pkg/hub/gateway":         {"netstack", "pkg/frame", "pkg/netcfg"},
@@ -42,13 +42,14 @@ var rooms = map[string][]string{
 	"pkg/health":              {"pkg/frame", "pkg/netcfg"},
 	"pkg/leaktest":            {},
 	"pkg/stats":               {},
+	"pkg/split":               {},
 	"pkg/netcfg/host":         {"pkg/netcfg", "pkg/netcfg/host/resolv"},
 	"pkg/netcfg/host/resolv":  {"pkg/netcfg"},
 	"pkg/netcfg":              {},
 	"pkg/frame":               {},
 	"pkg/frame/frametest":     {"pkg/frame"},
 	"pkg/session/sessiontest": {"pkg/pack", "pkg/wire"},
-	"pkg/config":              {"pkg/account"},
+	"pkg/config":              {"pkg/account", "pkg/split"},
 	"pkg/credential":          {},
 	"pkg/account":             {},
 	"integration":             {},

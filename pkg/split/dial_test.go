@@ -1,0 +1,106 @@
+package split
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// A tape is a Network that notes what it is asked, and answers nothing.
+type tape struct {
+	name  string
+	notes *[]string
+}
+
+func (n tape) DialContext(_ context.Context, network, address string) (net.Conn, error) {
+	*n.notes = append(*n.notes, fmt.Sprintf("%s dials %s %s", n.name, network, address))
+	return nil, errors.New("not today")
+}
+
+func (n tape) LookupNetIP(_ context.Context, network, host string) ([]netip.Addr, error) {
+	*n.notes = append(*n.notes, fmt.Sprintf("%s looks up %s %s", n.name, network, host))
+	return nil, errors.New("not today")
+}
+
+// newSwitch has a tape for a VPN, and a host on which names have the given addresses.
+func newSwitch(r *Rules, names map[string]string) (*Switch, *[]string) {
+	notes := new([]string)
+	host := &Host{
+		Rules: r,
+		Dial: func(_ context.Context, network string, addrs []netip.Addr, port uint16) (net.Conn, error) {
+			*notes = append(*notes, fmt.Sprintf("host dials %s %v %d", network, addrs, port))
+			return nil, syscall.ECONNREFUSED
+		},
+		Lookup: func(_ context.Context, network, name string) ([]netip.Addr, error) {
+			*notes = append(*notes, fmt.Sprintf("host looks up %s %s", network, name))
+			var addrs []netip.Addr
+			for _, a := range strings.Fields(names[name]) {
+				addrs = append(addrs, netip.MustParseAddr(a))
+			}
+			return addrs, nil
+		},
+	}
+	return &Switch{Rules: r, VPN: tape{"vpn", notes}, Direct: host}, notes
+}
+
+func TestEachNameIsAskedForOnItsOwnSideOnly(t *testing.T) {
+	names := map[string]string{
+		"www.example.com.":   "192.0.2.7 2001:db8::7",
+		"evil.example.com.":  "127.0.0.1",
+		"mixed.example.com.": "10.0.0.1 192.0.2.8",
+		"lan.example.com.":   "10.1.0.9",
+	}
+	for _, row := range []struct {
+		address string
+		trail   string
+		want    error
+	}{
+		{"files.corp:80", "vpn dials tcp files.corp:80", nil},
+		{"files:80", "vpn dials tcp files:80", nil},
+		{"10.0.0.1:80", "vpn dials tcp 10.0.0.1:80", nil},
+		{"192.0.2.9:80", "host dials tcp [192.0.2.9] 80", syscall.ECONNREFUSED},
+		{"www.example.com:443", "host looks up ip www.example.com., host dials tcp [192.0.2.7 2001:db8::7] 443", syscall.ECONNREFUSED},
+		{"evil.example.com:80", "host looks up ip evil.example.com.", syscall.EACCES},
+		{"mixed.example.com:80", "host looks up ip mixed.example.com., host dials tcp [192.0.2.8] 80", syscall.ECONNREFUSED},
+		{"lan.example.com:80", "host looks up ip lan.example.com., host dials tcp [10.1.0.9] 80", syscall.ECONNREFUSED},
+		{"none.example.com:80", "host looks up ip none.example.com.", nil},
+		{"www.example.com:http", "", nil},
+	} {
+		s, notes := newSwitch(rules(t, "default 10.1.0.0/16", "corp"), names)
+		_, err := s.DialContext(t.Context(), "tcp", row.address)
+		if err == nil || row.want != nil && !errors.Is(err, row.want) {
+			t.Errorf("%s: got error %v, want %v", row.address, err, row.want)
+		}
+		if got := strings.Join(*notes, ", "); got != row.trail {
+			t.Errorf("%s:\n got %s\nwant %s", row.address, got, row.trail)
+		}
+	}
+}
+
+func TestLookupsAreSplitToo(t *testing.T) {
+	s, notes := newSwitch(rules(t, "example.com", ""), map[string]string{"www.example.com.": "192.0.2.7"})
+	if got, err := s.LookupNetIP(t.Context(), "ip4", "WWW.example.com"); err != nil || len(got) != 1 {
+		t.Errorf("got %v, %v", got, err)
+	}
+	s.LookupNetIP(t.Context(), "ip", "files.corp")
+	if got, want := strings.Join(*notes, ", "), "host looks up ip4 www.example.com., vpn looks up ip files.corp"; got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+func TestHostKeepsToTheRulesWhoeverCalls(t *testing.T) {
+	s, notes := newSwitch(rules(t, "example.com", ""), nil)
+	for _, host := range []string{"files.corp", "127.0.0.1", "files"} {
+		if _, err := s.Direct.LookupNetIP(t.Context(), "ip", host); !errors.Is(err, syscall.EACCES) {
+			t.Errorf("%s: got %v, want EACCES", host, err)
+		}
+	}
+	if len(*notes) > 0 {
+		t.Errorf("asked: %v", *notes)
+	}
+}
