@@ -19,6 +19,7 @@ type socksReply byte
 const (
 	socksSucceeded          socksReply = 0
 	socksGeneralFailure     socksReply = 1
+	socksNotAllowed         socksReply = 2
 	socksHostUnreachable    socksReply = 4
 	socksRefused            socksReply = 5
 	socksAddressUnsupported socksReply = 8

@@ -117,7 +117,7 @@ func (v *vpn) openEnd(ctx context.Context, cfg config.Config) (err error) {
 			return err
 		}
 		v.end = stack
-		if v.proxies, err = openProxies(ctx, cfg.Proxy, stack, v.log); err != nil {
+		if v.proxies, err = openProxies(ctx, cfg.Proxy, splitDialer(cfg.Split, stack, v.way.Bind), v.log); err != nil {
 			stack.Close()
 		}
 	}

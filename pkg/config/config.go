@@ -74,6 +74,8 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+
+	"softether-go/pkg/split"
 )
 
 // Config is everything the user decided, checked. It is data: nothing in it is
@@ -86,6 +88,7 @@ type Config struct {
 	Trust   Trust
 	Address Addressing
 	Proxy   Proxy // in ModeNetstack, and only then
+	Split   Split // in ModeNetstack, and only then
 	TAP     TAP   // in ModeTAP, and only then
 	Run     Run   // in ModeRun, and only then
 	Retry   Retry
@@ -194,6 +197,12 @@ type Proxy struct {
 	User     string // empty means no authentication
 	Password Secret // set exactly if User is
 	Open     bool   // listen beyond loopback even without authentication
+}
+
+// Split says what proxy clients reach beside the VPN.
+type Split struct {
+	Direct []split.Target // by this machine's network
+	ViaVPN []split.Target // exceptions to that
 }
 
 // TAP says what the kernel's own stack gets of the VPN. The address and its subnet

@@ -3,6 +3,9 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strings"
+
+	"softether-go/pkg/split"
 )
 
 // modeFlags decide about the mode.
@@ -12,11 +15,11 @@ var modeFlags = []string{"mode", "listen", "socks5", "http"}
 func (c Config) checkMode() []problem {
 	switch c.Mode {
 	case ModeRun:
-		return slices.Concat(c.strayIn(tapMode), c.strayIn(proxies), c.Run.check())
+		return slices.Concat(c.strayIn(tapMode), c.strayIn(proxies), c.strayIn(splitting), c.Run.check())
 	case ModeTAP:
-		return slices.Concat(c.checkTAP(), c.strayProxy(), c.strayRun())
+		return slices.Concat(c.checkTAP(), c.strayProxy(), c.straySplit(), c.strayRun())
 	}
-	ps := slices.Concat(c.strayTAP(), c.strayRun(), c.Proxy.check())
+	ps := slices.Concat(c.strayTAP(), c.strayRun(), c.Proxy.check(), c.Split.check())
 	if len(c.Proxy.listeners()) == 0 {
 		ps = append(ps, problem{flag: "mode", needs: []string{"listen", "socks5", "http"},
 			text: "netstack has nothing to serve: give -listen 127.0.0.1:1080"})
@@ -101,6 +104,29 @@ func (c Config) strayProxy() (ps []problem) {
 			continue
 		}
 		ps = append(ps, problem{flag: flag, text: text, needs: needs})
+	}
+	return ps
+}
+
+// straySplit finds rules for proxy clients where there are none.
+func (c Config) straySplit() (ps []problem) {
+	for _, flag := range c.asked(splitting) {
+		ps = append(ps, problem{flag: flag, needs: modeFlags,
+			text: "is for what proxies are asked to reach; with a network interface routes decide: " +
+				"drop it, and take of the VPN's what you want by -accept-static-routes"})
+	}
+	return ps
+}
+
+// check tells rules that contradict each other, or say nothing.
+func (s Split) check() []problem {
+	_, err := split.New(s.Direct, s.ViaVPN)
+	if err == nil {
+		return nil
+	}
+	var ps []problem
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		ps = append(ps, problem{flag: "via-vpn", text: line, needs: []string{"direct"}})
 	}
 	return ps
 }

@@ -127,8 +127,10 @@ func TestEachSettingOfTAPModeAlone(t *testing.T) {
 
 func TestSettingsThatDoNotFitTheMode(t *testing.T) {
 	const (
-		noProxy  = ": is for proxies, but none is asked for: add -listen, or drop it"
-		saysTAP  = ": is of netstack mode, but -mode says tap: drop one of the two"
+		noProxy   = ": is for proxies, but none is asked for: add -listen, or drop it"
+		saysTAP   = ": is of netstack mode, but -mode says tap: drop one of the two"
+		noProxies = ": is for what proxies are asked to reach; with a network interface routes decide: " +
+			"drop it, and take of the VPN's what you want by -accept-static-routes"
 		bridged  = ": is about an address of this machine, and with -bridge the VPN gives it none: drop one of the two"
 		hasSOCKS = ": is of TAP mode, but -socks5 is of netstack mode: drop one of the two"
 	)
@@ -156,6 +158,16 @@ func TestSettingsThatDoNotFitTheMode(t *testing.T) {
 		{"an open proxy without a proxy", "-proxy-open", "-proxy-open" + noProxy},
 		{"a bad mode decides nothing", "-mode x -tap vpn0 -proxy-open", `-mode: "x" is not a mode: give auto, netstack or tap`},
 		{"a bad proxy decides nothing", "-socks5 1 -tap vpn0", `-socks5: "1" is not an address and a port: give one like 127.0.0.1:1080`},
+
+		{"rules for proxies in TAP mode", "-direct example.com", "-direct" + noProxies},
+		{"the same for exceptions", "-direct default -via-vpn corp.example -tap vpn0", lines("-direct"+noProxies, "-via-vpn"+noProxies)},
+		{"exceptions from nothing", "-socks5 localhost:1 -via-vpn corp.example",
+			"-via-vpn: everything goes by the VPN already: add -direct default to send the rest out by this machine's network"},
+		{"one target both ways", "-socks5 localhost:1 -direct corp.example,10.0.0.0/8 -via-vpn 10.0.0.0/8",
+			"-via-vpn: 10.0.0.0/8 is in -direct too: drop one of the two"},
+		{"a target that is none", "-socks5 localhost:1 -direct *.corp.example",
+			`-direct: "*.corp.example": a domain stands for all below it: give corp.example`},
+		{"rules that fit", "-socks5 localhost:1 -direct default -via-vpn corp.example,10.0.0.0/8", ""},
 
 		{"marks without a table", "-connmark", "-connmark: needs a table to route replies by: add -policy-route-table, such as 200"},
 		{"marks with table 0", "-connmark -policy-route-table 0", "-connmark: needs a table to route replies by: add -policy-route-table, such as 200"},

@@ -18,6 +18,7 @@ const (
 	wayToServer    group = "The way to the server"
 	addressing     group = "Addressing inside the tunnel"
 	proxies        group = "Proxies"
+	splitting      group = "Beside the VPN"
 	tapMode        group = "TAP mode"
 	runMode        group = "Running a command (softether-go run)"
 	reconnecting   group = "Reconnecting"
@@ -145,7 +146,7 @@ func envName(flag string) string {
 // options is the table. Its rows are in the files options_*.go.
 var options = slices.Concat(
 	connectionOptions, linkOptions, loginOptions, trustOptions, wayOptions, addressOptions,
-	proxyOptions, tapOptions, runOptions, retryOptions, logOptions,
+	proxyOptions, splitOptions, tapOptions, runOptions, retryOptions, logOptions,
 )
 
 func findOption(name string) (option, bool) {
