@@ -170,19 +170,27 @@ func (s *Stack) Close() error {
 		return nil
 	}
 	s.closed = true
+	s.mu.Unlock()
+
+	s.CloseAll()
+	s.out.Close()
+	s.ns.Close()
+	s.ns.Wait()
+	return nil
+}
+
+// CloseAll ends every connection and listener that there is with net.ErrClosed. The
+// stack goes on, so that their peers can hear of it.
+func (s *Stack) CloseAll() {
+	s.mu.Lock()
 	all := make([]tracked, 0, len(s.tracked))
 	for t := range s.tracked {
 		all = append(all, t)
 	}
 	s.mu.Unlock()
-
 	for _, t := range all {
 		t.abort(net.ErrClosed)
 	}
-	s.out.Close()
-	s.ns.Close()
-	s.ns.Wait()
-	return nil
 }
 
 // track notes t, or fails if the stack is closed or addr is no longer ours.
@@ -213,6 +221,13 @@ func (s *Stack) config() (netcfg.Config, error) {
 		return s.cfg, ErrNoAddress
 	}
 	return s.cfg, nil
+}
+
+// Applied returns what was applied last.
+func (s *Stack) Applied() netcfg.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cfg
 }
 
 // LookupNetIP resolves host by the servers behind the tunnel. The network is

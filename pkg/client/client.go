@@ -140,6 +140,7 @@ type Client struct {
 	backoff backoff
 	state   atomic.Int32
 	session atomic.Pointer[session.Session] // the last one; nil before the first
+	cause   atomic.Pointer[error]           // why there is no session
 	since   time.Time                       // when the current session came up; zero while it is not. Run's only
 }
 
@@ -155,6 +156,15 @@ func New(cfg Config) *Client {
 
 // State returns the present state. It may be called from any goroutine.
 func (c *Client) State() State { return State(c.state.Load()) }
+
+// Cause returns why the last session ended or did not come about, nil while one is up
+// and before the first attempt has failed. It may be called from any goroutine.
+func (c *Client) Cause() error {
+	if err := c.cause.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
 
 // Stats returns the counters of the session there is or was last. It may be called
 // from any goroutine.
@@ -184,6 +194,7 @@ func (c *Client) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return errors.Join(ctx.Err(), c.unconfigure())
 		}
+		c.cause.Store(&err)
 		delay, end := c.judge(err)
 		if end != nil {
 			return errors.Join(end, c.unconfigure())
@@ -368,6 +379,7 @@ func (c *Client) work(ctx context.Context, s *session.Session, begun time.Time) 
 	default:
 	}
 	c.since = time.Now()
+	c.cause.Store(nil)
 	c.enter(Up)
 	c.cfg.Log.Info("tunnel up", "took", time.Since(begun).Round(time.Millisecond))
 	g, ctx := errgroup.WithContext(ctx)
