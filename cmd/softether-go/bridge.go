@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"net/netip"
 
 	"softether-go/pkg/config"
 	"softether-go/pkg/netcfg"
@@ -46,8 +45,5 @@ func portMAC(a config.Addressing) net.HardwareAddr {
 // Apply is not called: there is no address.
 func (*bridgeEnd) Apply(context.Context, netcfg.Config) error { return nil }
 
-// protect has nothing to do: the machine's routes are not ours.
-func (*bridgeEnd) protect(context.Context, []netip.Addr) error { return nil }
-
-// watch joins a bridge again that was made anew.
-func (e *bridgeEnd) watch(ctx context.Context) error { return e.port.Watch(ctx) }
+// Watch joins a bridge again that was made anew.
+func (e *bridgeEnd) Watch(ctx context.Context) error { return e.port.Watch(ctx) }

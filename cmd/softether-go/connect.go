@@ -31,7 +31,7 @@ func connect(ctx context.Context, args []string, t terminal) error {
 	for _, note := range cfg.Notes {
 		log.Warn(note)
 	}
-	v, err := newVPN(ctx, cfg, log)
+	v, err := newProgram(ctx, cfg, log)
 	if err != nil {
 		return err
 	}

@@ -11,38 +11,9 @@ import (
 
 	"softether-go/netstack"
 	"softether-go/pkg/client"
-	"softether-go/pkg/frame"
 	"softether-go/pkg/stats"
 	"softether-go/pkg/tap"
 )
-
-// batches counts how many frames the two ends of the tunnel exchange at once.
-type batches struct {
-	frame.Endpoint
-	in, out stats.Sizes
-}
-
-// WriteFrames counts an inbound batch.
-func (b *batches) WriteFrames(frames [][]byte) error {
-	b.in.Count(len(frames))
-	return b.Endpoint.WriteFrames(frames)
-}
-
-// Run counts outbound batches.
-func (b *batches) Run(ctx context.Context, dst frame.Writer) error {
-	return b.Endpoint.Run(ctx, frame.WriterFunc(func(frames [][]byte) error {
-		b.out.Count(len(frames))
-		return dst.WriteFrames(frames)
-	}))
-}
-
-// carried returns how many batches there have been.
-func (b *batches) carried() uint64 { return b.in.Snapshot().Total() + b.out.Snapshot().Total() }
-
-// batchCounts is what batches has counted.
-type batchCounts struct {
-	In, Out stats.Histogram // batches by their number of frames
-}
 
 // processCounts is what the program uses of the machine.
 type processCounts struct {
@@ -68,12 +39,9 @@ func countProcess() processCounts {
 }
 
 // counters collects what every part has counted, from the server to the programs.
-func (v *vpn) counters() []stats.Section {
-	all := []stats.Section{
-		{Name: "session", Counts: v.client.Stats()},
-		{Name: "batches", Counts: batchCounts{v.carrier.in.Snapshot(), v.carrier.out.Snapshot()}},
-	}
-	switch end := v.end.(type) {
+func (p *program) counters() []stats.Section {
+	all := p.Counters()
+	switch end := p.end.(type) {
 	case interface{ Stats() netstack.Stats }:
 		all = append(all, stats.Section{Name: "netstack", Counts: end.Stats()})
 	case interface {
@@ -82,10 +50,7 @@ func (v *vpn) counters() []stats.Section {
 	}:
 		all = append(all, stats.Section{Name: "tap", Counts: end.Stats()}, stats.Section{Name: "tap_offload", Counts: end.Offload()})
 	}
-	if v.queue != nil {
-		all = append(all, stats.Section{Name: "queue", Counts: v.queue.Stats()})
-	}
-	for _, s := range v.proxies.servers {
+	for _, s := range p.proxies.servers {
 		all = append(all, stats.Section{Name: s.name, Of: s.ln.Addr().String(), Counts: s.server.Stats()})
 	}
 	return append(all, stats.Section{Name: "process", Counts: countProcess()})
@@ -93,15 +58,15 @@ func (v *vpn) counters() []stats.Section {
 
 // showCounters writes all of them as a table when asked by a signal, and those that
 // are not zero as a log line every so often, if that is wanted.
-func (v *vpn) showCounters(ctx context.Context) error {
+func (p *program) showCounters(ctx context.Context) error {
 	asked := make(chan os.Signal, 1)
 	if statisticsSignal != nil {
 		signal.Notify(asked, statisticsSignal)
 		defer signal.Stop(asked)
 	}
 	var tick <-chan time.Time
-	if v.showEvery > 0 {
-		t := time.NewTicker(v.showEvery)
+	if p.showEvery > 0 {
+		t := time.NewTicker(p.showEvery)
 		defer t.Stop()
 		tick = t.C
 	}
@@ -110,30 +75,25 @@ func (v *vpn) showCounters(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-asked:
-			if err := stats.WriteTable(v.tables, v.counters()); err != nil {
-				v.log.Debug("statistics not written", "cause", err)
+			if err := stats.WriteTable(p.tables, p.counters()); err != nil {
+				p.log.Debug("statistics not written", "cause", err)
 			}
 		case <-tick:
-			v.logCounters("statistics")
+			p.logCounters("statistics")
 		}
 	}
 }
 
-func (v *vpn) logCounters(what string) {
-	v.log.LogAttrs(context.Background(), slog.LevelInfo, what, stats.Attrs(v.counters())...)
+func (p *program) logCounters(what string) {
+	p.log.LogAttrs(context.Background(), slog.LevelInfo, what, stats.Attrs(p.counters())...)
 }
 
-// noteState closes v.up at the first time, and logs the counters when a session that
-// was up has ended. The client calls it from one goroutine.
-func (v *vpn) noteState() func(client.State) {
-	first, was := true, client.Idle
+// noteState logs the counters when a session that was up has ended. The client calls it from one goroutine.
+func (p *program) noteState() func(client.State) {
+	was := client.Idle
 	return func(s client.State) {
-		switch {
-		case s == client.Up && first:
-			first = false
-			close(v.up)
-		case was == client.Up && (s == client.Waiting || s == client.Stopped):
-			v.logCounters("statistics at the session's end")
+		if was == client.Up && (s == client.Waiting || s == client.Stopped) {
+			p.logCounters("statistics at the session's end")
 		}
 		was = s
 	}

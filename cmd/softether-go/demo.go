@@ -59,7 +59,7 @@ func (d *demonstration) run(ctx context.Context, socks, web string) error {
 
 // runVPN is the main job with the settings of a user of the hub.
 func (d *demonstration) runVPN(ctx context.Context, socks, web string) error {
-	v, err := newVPN(ctx, d.config(socks, web), newLogger(config.Log{}, d.t))
+	v, err := newProgram(ctx, d.config(socks, web), newLogger(config.Log{}, d.t))
 	if err != nil {
 		return fmt.Errorf("%w (demo takes -socks5 and -http with other addresses)", err)
 	}
@@ -140,11 +140,11 @@ func (d *demonstration) config(socks, web string) config.Config {
 
 // show waits for the tunnel, fetches the page through each proxy and says what to
 // try next.
-func (d *demonstration) show(ctx context.Context, v *vpn) error {
+func (d *demonstration) show(ctx context.Context, v *program) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-v.up:
+	case <-v.Up():
 	}
 	for _, u := range v.proxies.urls() {
 		page, err := fetch(ctx, u, demoPage)

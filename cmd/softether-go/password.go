@@ -115,7 +115,7 @@ func changePassword(ctx context.Context, args []string, t terminal) error {
 	if err != nil {
 		return err
 	}
-	way, err := newDialer(cfg, nil, log)
+	way, err := newDialer(cfg, log)
 	if err != nil {
 		return err
 	}

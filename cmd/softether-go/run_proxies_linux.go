@@ -23,14 +23,14 @@ func serveProxies(ctx context.Context, cfg config.Config, control *privnet.Socke
 	cfg.Mode, cfg.Run = config.ModeNetstack, config.Run{}
 	cfg.Proxy = config.Proxy{SOCKS5: []string{"127.0.0.1:0"}, HTTP: []string{"127.0.0.1:0"},
 		User: "run", Password: config.NewSecret(rand.Text())}
-	v, err := newVPN(ctx, cfg, log)
+	v, err := newProgram(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer v.close()
 	go func() {
 		select {
-		case <-v.up:
+		case <-v.Up():
 			_ = control.Send(vpnReply{Env: proxyEnv(v.proxies.urls(), cfg.Proxy)}) // a front that is gone ends ctx
 		case <-ctx.Done():
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -19,6 +18,7 @@ import (
 	"softether-go/pkg/config"
 	"softether-go/pkg/privnet"
 	"softether-go/pkg/share"
+	"softether-go/pkg/vpn"
 	"softether-go/pkg/wire"
 )
 
@@ -108,7 +108,7 @@ func (v *sharedVPN) open(ctx context.Context) error {
 		return err
 	}
 	sc.Bridge = true // else the hub takes us for a single station
-	way, err := newDialer(v.cfg, func(context.Context, []netip.Addr) error { return nil }, v.log)
+	way, err := newDialer(v.cfg, v.log)
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func (v *sharedVPN) open(ctx context.Context) error {
 	}
 	v.ctx, v.end = context.WithCancel(ctx)
 	v.client = client.New(client.Config{
-		Session: sc, Servers: serversOf(v.cfg.Server, way), Hurry: way.Changed(), Endpoint: v.sw.Uplink(),
+		Session: sc, Servers: vpn.Servers(serversOf(v.cfg.Server), v.cfg.Server.Fastest, way), Hurry: way.Changed(), Endpoint: v.sw.Uplink(),
 		ReconnectDelay: v.cfg.Retry.Delay, ReconnectMax: v.cfg.Retry.MaxDelay, OnWelcome: v.welcome, Log: v.log,
 	})
 	v.connect = sync.OnceFunc(func() {
@@ -243,7 +243,7 @@ func (v *sharedVPN) member(control *privnet.Socket, cfg *config.Config) error {
 	defer g.Wait()
 	defer cancel()
 	g.Go(func() {
-		_ = end.watch(ctx) // it says that the namespace has ended, or that ctx has
+		_ = end.Watch(ctx) // it says that the namespace has ended, or that ctx has
 		cancel()
 	})
 	go func() {
@@ -251,9 +251,9 @@ func (v *sharedVPN) member(control *privnet.Socket, cfg *config.Config) error {
 		cancel()
 	}()
 	v.connect()
-	var cc client.Config
-	addressing(&cc, *cfg, mac, v.log)
-	err = v.sw.Serve(ctx, share.Member{Endpoint: link, Configurer: link, DHCP: cc.DHCP, Static: cc.Static, Adjust: cc.Adjust})
+	m := share.Member{Endpoint: link, Configurer: link}
+	m.DHCP, m.Static, m.Adjust = addressing(cfg.Address).Plan(mac, v.log)
+	err = v.sw.Serve(ctx, m)
 	if ctx.Err() != nil {
 		return nil
 	}

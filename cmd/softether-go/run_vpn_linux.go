@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -158,7 +157,7 @@ func serveRoom(ctx context.Context, cfg config.Config, link *privnet.Link, log *
 		link.Close()
 		return err
 	}
-	v, err := newVPNOn(roomEnd{link, published}, cfg, log)
+	v, err := newProgramOn(roomEnd{link, published}, cfg, log)
 	if err != nil {
 		return err
 	}
@@ -188,11 +187,8 @@ type roomEnd struct {
 	published *privnet.Published
 }
 
-// protect has nothing to do: the machine's routes are not ours.
-func (roomEnd) protect(context.Context, []netip.Addr) error { return nil }
-
-// watch serves the published ports until the namespace ends.
-func (e roomEnd) watch(ctx context.Context) error {
+// Watch serves the published ports until the namespace ends.
+func (e roomEnd) Watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {

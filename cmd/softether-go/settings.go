@@ -1,18 +1,16 @@
 package main
 
 import (
-	"crypto/rand"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 
-	"softether-go/pkg/client"
 	"softether-go/pkg/config"
-	"softether-go/pkg/dhcp"
 	"softether-go/pkg/netcfg"
 	"softether-go/pkg/session"
+	"softether-go/pkg/vpn"
 )
 
 // sessionConfig translates the settings about the server.
@@ -45,27 +43,30 @@ func sessionConfig(cfg config.Config, log *slog.Logger) (session.Config, error) 
 	return sc, nil
 }
 
-// addressing translates the settings about our address. A port of a bridge has none.
-func addressing(cc *client.Config, cfg config.Config, mac net.HardwareAddr, log *slog.Logger) {
-	a := cfg.Address
-	if cfg.TAP.Bridge != "" {
-		return
+// vpnConfig translates all settings but those of the local end.
+func vpnConfig(cfg config.Config, log *slog.Logger) (vpn.Config, error) {
+	sc, err := sessionConfig(cfg, log)
+	if err != nil {
+		return vpn.Config{}, err
 	}
-	own := netcfg.DNS{Servers: a.DNS, Search: a.Search}
+	way, err := newDialer(cfg, log)
+	if err != nil {
+		return vpn.Config{}, err
+	}
+	return vpn.Config{
+		Session: sc, Servers: serversOf(cfg.Server), Fastest: cfg.Server.Fastest, Way: way,
+		MAC: cfg.Address.MAC, Address: addressing(cfg.Address),
+		ReconnectDelay: cfg.Retry.Delay, ReconnectMax: cfg.Retry.MaxDelay, Log: log,
+	}, nil
+}
+
+// addressing translates the settings about our address.
+func addressing(a config.Addressing) vpn.Addressing {
+	va := vpn.Addressing{Hostname: a.Hostname, ClientID: a.ClientID, DNS: netcfg.DNS{Servers: a.DNS, Search: a.Search}}
 	if a.NoDHCP {
-		cc.Static = netcfg.Config{Address: a.Address, Gateway: a.Gateway, DNS: own}
-		return
+		va.Static = netcfg.Config{Address: a.Address, Gateway: a.Gateway}
 	}
-	cc.DHCP = &dhcp.Config{MAC: mac, Hostname: a.Hostname, ClientID: a.ClientID, Log: log}
-	cc.Adjust = func(c netcfg.Config) netcfg.Config {
-		if len(own.Servers) > 0 {
-			c.DNS.Servers = own.Servers
-		}
-		if len(own.Search) > 0 {
-			c.DNS.Search = own.Search
-		}
-		return c
-	}
+	return va
 }
 
 // ownMAC returns the address to use inside the tunnel.
@@ -73,14 +74,5 @@ func ownMAC(a config.Addressing) net.HardwareAddr {
 	if a.MAC != nil {
 		return a.MAC
 	}
-	return randomMAC()
-}
-
-// randomMAC returns a locally administered unicast address. 5E is what the
-// official client's adapters begin with.
-func randomMAC() net.HardwareAddr {
-	mac := make(net.HardwareAddr, 6)
-	rand.Read(mac)
-	mac[0] = 0x5e
-	return mac
+	return vpn.RandomMAC()
 }

@@ -49,13 +49,13 @@ func hostOptions(t config.TAP) host.Options {
 // Apply puts the configuration on the machine.
 func (e *tapEnd) Apply(ctx context.Context, c netcfg.Config) error { return e.host.Apply(ctx, c) }
 
-// protect keeps the way to the server outside the tunnel.
-func (e *tapEnd) protect(ctx context.Context, servers []netip.Addr) error {
+// Protect keeps the way to the server outside the tunnel.
+func (e *tapEnd) Protect(ctx context.Context, servers []netip.Addr) error {
 	return e.host.Protect(ctx, servers)
 }
 
-// watch keeps the routes around the tunnel as the machine's other interfaces change.
-func (e *tapEnd) watch(ctx context.Context) error { return e.host.Watch(ctx) }
+// Watch keeps the routes around the tunnel as the machine's other interfaces change.
+func (e *tapEnd) Watch(ctx context.Context) error { return e.host.Watch(ctx) }
 
 // Close takes back all that was put on the machine, and then the interface.
 func (e *tapEnd) Close() error { return errors.Join(e.host.Close(), e.Device.Close()) }

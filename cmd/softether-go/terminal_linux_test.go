@@ -16,7 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"softether-go/pkg/client"
 	"softether-go/pkg/config"
 	"softether-go/pkg/netcfg"
 )
@@ -110,23 +109,16 @@ func TestOwnNameServersReplaceTheLease(t *testing.T) {
 		{"a domain given", config.Addressing{Search: []string{"lab"}},
 			netcfg.DNS{Servers: lease.DNS.Servers, Search: []string{"lab"}}},
 	} {
-		var cc client.Config
-		addressing(&cc, config.Config{Address: row.a}, mac, slog.New(slog.DiscardHandler))
+		_, _, adjust := addressing(row.a).Plan(mac, slog.New(slog.DiscardHandler))
 		want := lease
 		want.DNS = row.want
-		if got := cc.Adjust(lease); !got.Equal(want) {
+		if got := adjust(lease); !got.Equal(want) {
 			t.Errorf("%s: %+v, want %+v", row.name, got.DNS, row.want)
 		}
 	}
-	var cc client.Config
-	addressing(&cc, config.Config{Address: config.Addressing{NoDHCP: true, Address: lease.Address}}, mac, nil)
-	if cc.DHCP != nil || cc.Static.Address != lease.Address {
+	ask, static, _ := addressing(config.Addressing{NoDHCP: true, Address: lease.Address}).Plan(mac, nil)
+	if ask != nil || static.Address != lease.Address {
 		t.Error("-no-dhcp still asks for a lease, or lost the address")
-	}
-	cc = client.Config{}
-	addressing(&cc, config.Config{TAP: config.TAP{Bridge: "br0"}}, mac, nil)
-	if cc.DHCP != nil || !cc.Static.IsZero() {
-		t.Error("-bridge asks for an address")
 	}
 }
 

@@ -1,13 +1,9 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
-	"strconv"
 
 	"softether-go/pkg/client"
 	"softether-go/pkg/config"
@@ -16,10 +12,10 @@ import (
 
 // newDialer translates the settings about the way to the server. What this process
 // may not do fails here.
-func newDialer(cfg config.Config, protect func(context.Context, []netip.Addr) error, log *slog.Logger) (*underlay.Dialer, error) {
+func newDialer(cfg config.Config, log *slog.Logger) (*underlay.Dialer, error) {
 	w := cfg.Way
 	d := &underlay.Dialer{
-		Protect: protect, Log: log,
+		Log:  log,
 		Bind: underlay.Bind{Address: w.BindAddress, Interface: w.BindInterface, Mark: w.Mark},
 	}
 	if err := d.Bind.Check(); err != nil {
@@ -58,24 +54,10 @@ func proxyOf(w config.Way) *underlay.Proxy {
 	return p
 }
 
-// serversOf returns how to choose among the servers at each attempt.
-func serversOf(s config.Server, d *underlay.Dialer) func(context.Context) []client.Server {
-	var listed []client.Server
-	var names []string
-	byName := make(map[string]client.Server)
+// serversOf lists the servers.
+func serversOf(s config.Server) (all []client.Server) {
 	for _, a := range s.Addresses() {
-		server := client.Server{Host: a.Host, Port: int(a.Port)}
-		name := net.JoinHostPort(a.Host, strconv.Itoa(int(a.Port)))
-		listed, names, byName[name] = append(listed, server), append(names, name), server
+		all = append(all, client.Server{Host: a.Host, Port: int(a.Port)})
 	}
-	if !s.Fastest {
-		return func(context.Context) []client.Server { return listed }
-	}
-	return func(ctx context.Context) []client.Server {
-		var ordered []client.Server
-		for _, name := range d.Fastest(ctx, names) {
-			ordered = append(ordered, byName[name])
-		}
-		return ordered
-	}
+	return all
 }
