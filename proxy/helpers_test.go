@@ -7,11 +7,11 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"softether-go/pkg/leaktest"
+	"softether-go/pkg/relay/relaytest"
 )
 
 // TestMain fails the run if a goroutine is left.
@@ -152,26 +152,14 @@ func send(t testing.TB, c net.Conn, b string) {
 	}
 }
 
-// expect reads len(want) bytes, which must be want.
 func expect(t testing.TB, r io.Reader, want string) {
 	t.Helper()
-	b := make([]byte, len(want))
-	n, err := io.ReadFull(r, b)
-	if err != nil {
-		t.Fatalf("read: got %q and %v, want %q", b[:n], err, want)
-	}
-	if string(b) != want {
-		t.Fatalf("read: got %q, want %q", b, want)
-	}
+	relaytest.Expect(t, r, want)
 }
 
-// expectEOF reads the end.
 func expectEOF(t testing.TB, r io.Reader) {
 	t.Helper()
-	b, err := io.ReadAll(r)
-	if err != nil || len(b) > 0 {
-		t.Fatalf("read: got %q and %v, want EOF", b, err)
-	}
+	relaytest.ExpectEOF(t, r)
 }
 
 // memListener is a listener in memory, for virtual time.
@@ -210,50 +198,9 @@ func (l *memListener) dial(t testing.TB) *memConn {
 	return client
 }
 
-// memConn is one end of a connection in memory that can be closed by halves and
-// reset.
-type memConn struct {
-	net.Conn          // reads
-	out      net.Conn // writes
-	linger0  atomic.Bool
-	peer     *memConn
-	wasReset atomic.Bool // by the peer
-}
+// memConn is one end of a connection in memory.
+type memConn = relaytest.Conn
 
-func memPipe() (a, b *memConn) {
-	ar, bw := net.Pipe()
-	br, aw := net.Pipe()
-	a, b = &memConn{Conn: ar, out: aw}, &memConn{Conn: br, out: bw}
-	a.peer, b.peer = b, a
-	return a, b
-}
+func memPipe() (a, b *memConn) { return relaytest.Pipe() }
 
-var errReset = &net.OpError{Op: "read", Net: "memory", Err: errors.New("connection reset")}
-
-func (c *memConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if err == io.EOF && c.wasReset.Load() {
-		err = errReset
-	}
-	return n, err
-}
-
-func (c *memConn) Write(p []byte) (int, error) { return c.out.Write(p) }
-func (c *memConn) CloseWrite() error           { return c.out.Close() }
-
-func (c *memConn) SetLinger(sec int) error {
-	c.linger0.Store(sec == 0)
-	return nil
-}
-
-func (c *memConn) Close() error {
-	if c.linger0.Load() {
-		c.peer.wasReset.Store(true)
-	}
-	return errors.Join(c.out.Close(), c.Conn.Close())
-}
-
-func (c *memConn) SetDeadline(d time.Time) error {
-	return errors.Join(c.Conn.SetReadDeadline(d), c.out.SetWriteDeadline(d))
-}
-func (c *memConn) SetWriteDeadline(d time.Time) error { return c.out.SetWriteDeadline(d) }
+var errReset = relaytest.ErrReset

@@ -10,6 +10,8 @@ import (
 	"net/http/httputil"
 	"slices"
 	"strings"
+
+	"softether-go/pkg/relay"
 )
 
 // serveForward passes an absolute-form request on (RFC 9112 section 3.2.2).
@@ -167,6 +169,6 @@ func (c *targetConn) Write(p []byte) (int, error) {
 
 // CloseWrite passes on the end of an upgraded connection's client.
 func (c *targetConn) CloseWrite() error {
-	closeWrite(c.Conn)
+	relay.CloseWrite(c.Conn)
 	return nil
 }

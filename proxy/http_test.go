@@ -114,7 +114,7 @@ func TestHTTPForwardsMethodsAndBodies(t *testing.T) {
 			}
 		})
 	}
-	if got := o.proxy.buffers.lent.Load(); got != 0 {
+	if got := o.proxy.buffers.Lent(); got != 0 {
 		t.Errorf("large buffers lent at the end: got %d, want 0", got)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"softether-go/pkg/relay"
 )
 
 // server is what both kinds of proxy share: configuration, counters, and the life
@@ -17,7 +19,7 @@ import (
 type server struct {
 	Config
 	counters  counters
-	buffers   buffers
+	buffers   relay.Buffers
 	limitSaid atomic.Int64 // when the limit was last logged, Unix seconds
 
 	mu     sync.Mutex // guards closed and runs
@@ -90,7 +92,7 @@ func (r *run) closeWhenDone() {
 	conns := slices.Collect(maps.Keys(r.conns))
 	r.mu.Unlock()
 	for _, c := range conns {
-		reset(c)
+		relay.Reset(c)
 	}
 }
 

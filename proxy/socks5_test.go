@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"softether-go/pkg/relay"
 )
 
 const (
@@ -284,10 +286,10 @@ func TestSOCKS5HangUpEndsDial(t *testing.T) {
 		leave func(c *net.TCPConn)
 	}{
 		{"closed", func(c *net.TCPConn) { c.Close() }},
-		{"reset", func(c *net.TCPConn) { reset(c) }},
+		{"reset", func(c *net.TCPConn) { relay.Reset(c) }},
 		{"reset after sending ahead", func(c *net.TCPConn) {
 			io.WriteString(c, "early")
-			reset(c)
+			relay.Reset(c)
 		}},
 	}
 	for _, tt := range tests {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"softether-go/pkg/relay"
 )
 
 // A tunnel is a client's wish for a connection of its own to a target, by SOCKS5
@@ -31,14 +33,14 @@ func (s *server) serveTunnel(ctx context.Context, t *tunnel, done func()) {
 	address := t.address // t's buffer must not live as long as the relay
 	go func() {          // awaited by done
 		defer done()
-		if err := rel.run(ctx); err != nil {
-			s.Log.Debug("relay ended early", "client", rel.client.RemoteAddr(), "target", address, "cause", err)
+		if err := rel.Run(ctx); err != nil {
+			s.Log.Debug("relay ended early", "client", rel.Client.RemoteAddr(), "target", address, "cause", err)
 		}
 	}()
 }
 
 // openTunnel dials and answers. It returns nil if the client was turned away.
-func (s *server) openTunnel(ctx context.Context, t *tunnel) *relay {
+func (s *server) openTunnel(ctx context.Context, t *tunnel) *relay.Relay {
 	conn, early, ref := s.dialTunnel(ctx, t)
 	if ref != nil {
 		s.refuse(t.client, ref)
@@ -47,13 +49,16 @@ func (s *server) openTunnel(ctx context.Context, t *tunnel) *relay {
 	client := t.client
 	_ = client.SetWriteDeadline(time.Now().Add(s.HandshakeTimeout))
 	if _, err := client.Write(t.granted(conn.LocalAddr())); err != nil {
-		reset(conn)
+		relay.Reset(conn)
 		s.refused(client.RemoteAddr(), Canceled, err)
 		return nil
 	}
 	_ = client.SetWriteDeadline(time.Time{})
 	s.counters.requests.Add(1)
-	return &relay{client: client, target: conn, early: early, srv: s}
+	return &relay.Relay{
+		Client: client, Target: conn, Early: early, Outbound: &s.counters.outbound, Inbound: &s.counters.inbound,
+		HalfClose: s.HalfCloseTimeout, Buffers: &s.buffers,
+	}
 }
 
 // dialTunnel connects for a client that may hang up meanwhile. It returns the
@@ -80,7 +85,7 @@ func (s *server) connect(ctx context.Context, address string) (net.Conn, Reason,
 	switch {
 	case ctx.Err() != nil: // whatever the dialer says
 		if err == nil {
-			reset(conn)
+			relay.Reset(conn)
 		}
 		return nil, Canceled, fmt.Errorf("connect to %s: %w", address, context.Cause(ctx))
 	case err != nil:

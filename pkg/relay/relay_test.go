@@ -1,4 +1,4 @@
-package proxy
+package relay
 
 import (
 	"bytes"
@@ -14,51 +14,73 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"softether-go/pkg/relay/relaytest"
 )
 
-// startRelay relays between the inner ends of two connections in memory, and
-// returns the outer ends and the outcome.
-func startRelay(t *testing.T, ctx context.Context, early string) (client, target *memConn, s *server, ended <-chan error) {
+// A lab is a relay between the inner ends of two connections in memory.
+type lab struct {
+	client, target    *relaytest.Conn // the outer ends
+	outbound, inbound atomic.Uint64
+	buffers           Buffers
+	relay             *Relay
+}
+
+func newLab() *lab {
+	l := new(lab)
+	client, inner := relaytest.Pipe()
+	outer, target := relaytest.Pipe()
+	l.client, l.target = client, target
+	l.relay = &Relay{Client: inner, Target: outer, Outbound: &l.outbound, Inbound: &l.inbound,
+		HalfClose: 5 * time.Minute, Buffers: &l.buffers}
+	return l
+}
+
+// start relays until the test ends, and returns the outcome.
+func (l *lab) start(t *testing.T, ctx context.Context) <-chan error {
 	t.Helper()
-	client, inner := memPipe()
-	outer, target := memPipe()
-	s = newServer(Config{Dialer: newNever()})
 	done := make(chan error, 1)
-	r := &relay{client: inner, target: outer, early: []byte(early), srv: s}
-	go func() { done <- r.run(ctx) }()
+	go func() { done <- l.relay.Run(ctx) }()
 	t.Cleanup(func() {
-		client.Close()
-		target.Close()
+		l.client.Close()
+		l.target.Close()
 	})
-	return client, target, s, done
+	return done
+}
+
+// startRelay makes and starts one.
+func startRelay(t *testing.T, ctx context.Context) (client, target *relaytest.Conn, l *lab, ended <-chan error) {
+	t.Helper()
+	l = newLab()
+	return l.client, l.target, l, l.start(t, ctx)
 }
 
 func TestRelayPassesOnHalfClose(t *testing.T) {
 	tests := []struct {
 		name        string
-		first, last func(client, target *memConn) *memConn
+		first, last func(client, target *relaytest.Conn) *relaytest.Conn
 	}{
-		{"client ends first", func(c, _ *memConn) *memConn { return c }, func(_, t *memConn) *memConn { return t }},
-		{"target ends first", func(_, t *memConn) *memConn { return t }, func(c, _ *memConn) *memConn { return c }},
+		{"client ends first", func(c, _ *relaytest.Conn) *relaytest.Conn { return c }, func(_, t *relaytest.Conn) *relaytest.Conn { return t }},
+		{"target ends first", func(_, t *relaytest.Conn) *relaytest.Conn { return t }, func(c, _ *relaytest.Conn) *relaytest.Conn { return c }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client, target, _, ended := startRelay(t, t.Context(), "")
+				client, target, _, ended := startRelay(t, t.Context())
 				first, last := tt.first(client, target), tt.last(client, target)
 				go func() {
 					io.WriteString(first, "request")
 					first.CloseWrite()
 				}()
-				expect(t, last, "request")
-				expectEOF(t, last)
+				relaytest.Expect(t, last, "request")
+				relaytest.ExpectEOF(t, last)
 				time.Sleep(4 * time.Minute) // thinking, within the limit
 				go func() {
 					io.WriteString(last, "answer")
 					last.CloseWrite()
 				}()
-				expect(t, first, "answer")
-				expectEOF(t, first)
+				relaytest.Expect(t, first, "answer")
+				relaytest.ExpectEOF(t, first)
 				if err := <-ended; err != nil {
 					t.Errorf("outcome: got %v, want nil", err)
 				}
@@ -70,18 +92,18 @@ func TestRelayPassesOnHalfClose(t *testing.T) {
 // With one direction over, the other may be slow for ever but not silent.
 func TestRelayLimitsSilenceOfLastDirection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, target, _, ended := startRelay(t, t.Context(), "")
+		client, target, _, ended := startRelay(t, t.Context())
 		client.CloseWrite()
-		expectEOF(t, target)
+		relaytest.ExpectEOF(t, target)
 		for range 10 { // 40 minutes
 			time.Sleep(4 * time.Minute)
 			go io.WriteString(target, "x")
-			expect(t, client, "x")
+			relaytest.Expect(t, client, "x")
 		}
 		begin := time.Now()
 		_, err := io.ReadAll(client)
-		if !errors.Is(err, errReset) {
-			t.Errorf("client: got %v, want %v", err, errReset)
+		if !errors.Is(err, relaytest.ErrReset) {
+			t.Errorf("client: got %v, want %v", err, relaytest.ErrReset)
 		}
 		if d := time.Since(begin); d > 10*time.Minute {
 			t.Errorf("silence lasted %v, want at most twice the limit of 5m", d)
@@ -94,12 +116,12 @@ func TestRelayLimitsSilenceOfLastDirection(t *testing.T) {
 
 func TestRelayHasNoLimitWhileBothDirectionsAreOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, target, s, _ := startRelay(t, t.Context(), "")
+		client, target, s, _ := startRelay(t, t.Context())
 		time.Sleep(1000 * time.Hour)
 		go io.WriteString(target, "good morning")
-		expect(t, client, "good morning")
+		relaytest.Expect(t, client, "good morning")
 		synctest.Wait()
-		if got, want := s.Stats().Inbound, uint64(len("good morning")); got != want {
+		if got, want := s.inbound.Load(), uint64(len("good morning")); got != want {
 			t.Errorf("inbound bytes: got %d, want %d", got, want)
 		}
 	})
@@ -108,17 +130,17 @@ func TestRelayHasNoLimitWhileBothDirectionsAreOpen(t *testing.T) {
 // A stream that was cut must not look complete to whoever reads it.
 func TestRelayPassesOnReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, target, _, ended := startRelay(t, t.Context(), "")
+		client, target, _, ended := startRelay(t, t.Context())
 		go func() {
 			io.WriteString(target, "half an ans")
-			reset(target)
+			Reset(target)
 		}()
-		expect(t, client, "half an ans")
-		if _, err := io.ReadAll(client); !errors.Is(err, errReset) {
-			t.Errorf("client: got %v, want %v", err, errReset)
+		relaytest.Expect(t, client, "half an ans")
+		if _, err := io.ReadAll(client); !errors.Is(err, relaytest.ErrReset) {
+			t.Errorf("client: got %v, want %v", err, relaytest.ErrReset)
 		}
-		if err := <-ended; !errors.Is(err, errReset) {
-			t.Errorf("outcome: got %v, want %v", err, errReset)
+		if err := <-ended; !errors.Is(err, relaytest.ErrReset) {
+			t.Errorf("outcome: got %v, want %v", err, relaytest.ErrReset)
 		}
 	})
 }
@@ -126,12 +148,12 @@ func TestRelayPassesOnReset(t *testing.T) {
 func TestRelayEndsWithContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		client, target, _, ended := startRelay(t, ctx, "")
+		client, target, _, ended := startRelay(t, ctx)
 		synctest.Wait()
 		cancel()
-		for name, c := range map[string]*memConn{"client": client, "target": target} {
-			if _, err := io.ReadAll(c); !errors.Is(err, errReset) {
-				t.Errorf("%s: got %v, want %v", name, err, errReset)
+		for name, c := range map[string]*relaytest.Conn{"client": client, "target": target} {
+			if _, err := io.ReadAll(c); !errors.Is(err, relaytest.ErrReset) {
+				t.Errorf("%s: got %v, want %v", name, err, relaytest.ErrReset)
 			}
 		}
 		if err := <-ended; !errors.Is(err, context.Canceled) {
@@ -142,7 +164,7 @@ func TestRelayEndsWithContext(t *testing.T) {
 
 // refusesWrites is a target that answers and will hear no more, as a server does
 // that rejects an upload.
-type refusesWrites struct{ *memConn }
+type refusesWrites struct{ *relaytest.Conn }
 
 func (refusesWrites) Write([]byte) (int, error) {
 	return 0, &net.OpError{Op: "write", Err: io.ErrClosedPipe}
@@ -150,21 +172,22 @@ func (refusesWrites) Write([]byte) (int, error) {
 
 func TestRelayDeliversAnswerToRejectedUpload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, inner := memPipe()
-		outer, target := memPipe()
-		r := &relay{client: inner, target: refusesWrites{outer}, srv: newServer(Config{Dialer: newNever()})}
-		ended := make(chan error, 1)
-		go func() { ended <- r.run(t.Context()) }()
-		send(t, client, "upload")
+		l := newLab()
+		client, target := l.client, l.target
+		l.relay.Target = refusesWrites{l.relay.Target.(*relaytest.Conn)}
+		ended := l.start(t, t.Context())
+		if _, err := io.WriteString(client, "upload"); err != nil {
+			t.Fatal(err)
+		}
 		synctest.Wait() // the write has failed
 		go func() {
 			io.WriteString(target, "too large")
 			target.CloseWrite()
 		}()
-		expect(t, client, "too large")
-		expectEOF(t, client)
-		if _, err := io.ReadAll(target); !errors.Is(err, errReset) {
-			t.Errorf("target, which did not get all: got %v, want %v", err, errReset)
+		relaytest.Expect(t, client, "too large")
+		relaytest.ExpectEOF(t, client)
+		if _, err := io.ReadAll(target); !errors.Is(err, relaytest.ErrReset) {
+			t.Errorf("target, which did not get all: got %v, want %v", err, relaytest.ErrReset)
 		}
 		if err := <-ended; !errors.Is(err, io.ErrClosedPipe) {
 			t.Errorf("outcome: got %v, want %v", err, io.ErrClosedPipe)
@@ -176,78 +199,93 @@ func TestRelayDeliversAnswerToRejectedUpload(t *testing.T) {
 // own is a connection that copies by itself, as the stack's do. It passes the peer
 // it was given to seen.
 type own struct {
-	*memConn
+	*relaytest.Conn
 	wrote, read chan<- any
 }
 
 func (c own) WriteTo(w io.Writer) (int64, error) {
 	c.wrote <- w
-	return io.Copy(w, c.memConn)
+	return io.Copy(w, c.Conn)
 }
 
 func (c own) ReadFrom(r io.Reader) (int64, error) {
 	c.read <- r
-	return io.Copy(struct{ io.Writer }{c.memConn}, struct{ io.Reader }{r})
+	return io.Copy(struct{ io.Writer }{c.Conn}, struct{ io.Reader }{r})
 }
 
 // A tunnel connection that copies by itself is given the kernel's connection, after
 // what was sent ahead.
 func TestRelayLetsTunnelCopy(t *testing.T) {
 	wrote, read := make(chan any, 1), make(chan any, 1)
-	accepted := make(chan *net.TCPConn, 1)
-	ended := make(chan error, 1)
-	outer, target := memPipe()
-	s := newServer(Config{Dialer: newNever()})
-	client := connect(t, listenTCP(t, func(c *net.TCPConn) {
-		accepted <- c
-		r := &relay{client: c, target: own{outer, wrote, read}, early: []byte("early "), srv: s}
-		ended <- r.run(t.Context())
-	}))
+	client, accepted := tcpPair(t)
+	s := newLab()
+	target := s.target
+	s.relay.Client, s.relay.Early = accepted, []byte("early ")
+	s.relay.Target = own{s.relay.Target.(*relaytest.Conn), wrote, read}
+	ended := s.start(t, t.Context())
 	go func() {
 		io.WriteString(client, "late")
 		client.CloseWrite()
 	}()
-	expect(t, target, "early late")
-	expectEOF(t, target)
+	relaytest.Expect(t, target, "early late")
+	relaytest.ExpectEOF(t, target)
 	go func() {
 		io.WriteString(target, "answer")
 		target.CloseWrite()
 	}()
-	expect(t, client, "answer")
-	expectEOF(t, client)
+	relaytest.Expect(t, client, "answer")
+	relaytest.ExpectEOF(t, client)
 	if err := <-ended; err != nil {
 		t.Errorf("outcome: got %v, want nil", err)
 	}
-	c := <-accepted
-	if got := <-wrote; got != c {
+	if got := <-wrote; got != accepted {
 		t.Errorf("WriteTo was given a %T, want the accepted connection", got)
 	}
-	if got := <-read; got != c {
+	if got := <-read; got != accepted {
 		t.Errorf("ReadFrom was given a %T, want the accepted connection", got)
 	}
-	if st := s.Stats(); st.Inbound != 6 || st.Outbound != 10 {
-		t.Errorf("bytes: got %d inbound and %d outbound, want 6 and 10", st.Inbound, st.Outbound)
+	if in, out := s.inbound.Load(), s.outbound.Load(); in != 6 || out != 10 {
+		t.Errorf("bytes: got %d inbound and %d outbound, want 6 and 10", in, out)
 	}
+}
+
+// tcpPair returns both ends of a connection of the kernel's.
+func tcpPair(t *testing.T) (client, server *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	s, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
 
 // A connection that copies by itself may be stopped by the silence limit and go on.
 func TestRelayLimitsSilenceOfTunnelCopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, inner := memPipe()
-		outer, target := memPipe()
+		l := newLab()
+		client, target := l.client, l.target
 		seen := make(chan any, 100)
-		r := &relay{client: inner, target: own{outer, seen, seen}, srv: newServer(Config{Dialer: newNever()})}
-		ended := make(chan error, 1)
-		go func() { ended <- r.run(t.Context()) }()
+		l.relay.Target = own{l.relay.Target.(*relaytest.Conn), seen, seen}
+		ended := l.start(t, t.Context())
 		client.CloseWrite()
-		expectEOF(t, target)
+		relaytest.ExpectEOF(t, target)
 		for range 10 {
 			time.Sleep(4 * time.Minute)
 			go io.WriteString(target, "x")
-			expect(t, client, "x")
+			relaytest.Expect(t, client, "x")
 		}
-		if _, err := io.ReadAll(client); !errors.Is(err, errReset) {
-			t.Errorf("client: got %v, want %v", err, errReset)
+		if _, err := io.ReadAll(client); !errors.Is(err, relaytest.ErrReset) {
+			t.Errorf("client: got %v, want %v", err, relaytest.ErrReset)
 		}
 		if err := <-ended; !isTimeout(err) {
 			t.Errorf("outcome: got %v, want a timeout", err)
@@ -258,12 +296,11 @@ func TestRelayLimitsSilenceOfTunnelCopy(t *testing.T) {
 
 // Whatever sizes bytes come in, all arrive in order.
 func TestRelayCarriesAllSizes(t *testing.T) {
-	client, inner := memPipe()
-	outer, target := memPipe()
-	s := newServer(Config{Dialer: newNever()})
-	r := &relay{client: inner, target: outer, early: []byte("early"), srv: s}
+	s := newLab()
+	client, target := s.client, s.target
+	s.relay.Early = []byte("early")
 	var wg sync.WaitGroup
-	wg.Go(func() { r.run(t.Context()) })
+	wg.Go(func() { s.relay.Run(t.Context()) })
 	defer wg.Wait()
 
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -272,7 +309,7 @@ func TestRelayCarriesAllSizes(t *testing.T) {
 		data[i] = byte(rnd.Uint32())
 	}
 	sizes := []int{1, smallBuffer - 1, smallBuffer, smallBuffer + 1, largeBuffer - 1, largeBuffer, largeBuffer + 1, 3 * largeBuffer}
-	write := func(c *memConn, d []byte) {
+	write := func(c *relaytest.Conn, d []byte) {
 		for i := 0; len(d) > 0; i++ {
 			n := min(sizes[i%len(sizes)], len(d))
 			c.Write(d[:n])
@@ -301,7 +338,7 @@ func TestRelayCarriesAllSizes(t *testing.T) {
 // Idle relays hold no large buffer, whatever they carried before.
 func TestRelayIdleHoldsNoLargeBuffer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, target, s, _ := startRelay(t, t.Context(), "")
+		client, target, s, _ := startRelay(t, t.Context())
 		burst := bytes.Repeat([]byte("x"), 2*largeBuffer+1)
 		var most atomic.Int64
 		go client.Write(burst)
@@ -342,7 +379,7 @@ func (c *chunks) Write(p []byte) (int, error) { return len(p), nil }
 
 // What a relay allocates does not grow with what it carries.
 func TestRelayAllocatesNothingPerChunk(t *testing.T) {
-	var b buffers
+	var b Buffers
 	var count atomic.Uint64
 	allocs := func(n int) float64 {
 		src := &chunks{}
@@ -357,23 +394,5 @@ func TestRelayAllocatesNothingPerChunk(t *testing.T) {
 	allocs(10) // fills the pool
 	if few, many := allocs(10), allocs(10_000); many > few {
 		t.Errorf("allocations: got %v for 10000 chunks, want no more than the %v for 10", many, few)
-	}
-}
-
-func BenchmarkRelay(b *testing.B) {
-	var bufs buffers
-	target := listenTCP(b, func(c *net.TCPConn) { io.Copy(io.Discard, struct{ io.Reader }{c}) })
-	s := NewSOCKS5(Config{Dialer: &dialTo{addr: target}})
-	c := connect(b, serve(b, s))
-	send(b, c, hello+toName)
-	io.CopyN(io.Discard, c, int64(len(helloReply+granted)))
-	c.SetDeadline(time.Time{})
-	chunk := bufs.Get()
-	b.SetBytes(int64(len(chunk)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := c.Write(chunk); err != nil {
-			b.Fatal(err)
-		}
 	}
 }

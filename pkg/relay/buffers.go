@@ -1,4 +1,4 @@
-package proxy
+package relay
 
 import (
 	"io"
@@ -16,13 +16,14 @@ const (
 	smallBuffer = 2 << 10
 )
 
-// buffers lends large buffers to directions while bytes flow.
-type buffers struct {
-	pool sync.Pool    // of *[largeBuffer]byte
-	lent atomic.Int64 // for tests
+// Buffers lends large buffers to directions while bytes flow. The zero value is ready;
+// relays share one.
+type Buffers struct {
+	pool sync.Pool // of *[largeBuffer]byte
+	lent atomic.Int64
 }
 
-func (b *buffers) take() *[largeBuffer]byte {
+func (b *Buffers) take() *[largeBuffer]byte {
 	b.lent.Add(1)
 	if p, ok := b.pool.Get().(*[largeBuffer]byte); ok {
 		return p
@@ -30,23 +31,26 @@ func (b *buffers) take() *[largeBuffer]byte {
 	return new([largeBuffer]byte)
 }
 
-func (b *buffers) give(p *[largeBuffer]byte) {
+func (b *Buffers) give(p *[largeBuffer]byte) {
 	if p != nil {
 		b.lent.Add(-1)
 		b.pool.Put(p)
 	}
 }
 
-// Get and Put make buffers an httputil.BufferPool.
-func (b *buffers) Get() []byte { return b.take()[:] }
+// Lent returns how many are lent now.
+func (b *Buffers) Lent() int64 { return b.lent.Load() }
+
+// Get and Put make Buffers an httputil.BufferPool.
+func (b *Buffers) Get() []byte { return b.take()[:] }
 
 // Put takes back what Get gave.
-func (b *buffers) Put(p []byte) { b.give((*[largeBuffer]byte)(p)) }
+func (b *Buffers) Put(p []byte) { b.give((*[largeBuffer]byte)(p)) }
 
 // copy moves bytes of f until its source ends or something fails, by whichever
 // side knows a better way than reading and writing, which is the stack in the
 // tunnel. It returns the bytes moved by this call.
-func (b *buffers) copy(f *flow) (n int64, err error) {
+func (b *Buffers) copy(f *flow) (n int64, err error) {
 	if w, ok := f.src.(io.WriterTo); ok && !inKernel(f.src) {
 		n, err = w.WriteTo(f.dst)
 		f.count.Add(uint64(n))
@@ -72,7 +76,7 @@ func inKernel(c net.Conn) bool {
 
 // pump reads and writes: with a small buffer of its own while little comes, with a
 // lent one as long as each read fills the buffer it was given.
-func (b *buffers) pump(f *flow) (total int64, err error) {
+func (b *Buffers) pump(f *flow) (total int64, err error) {
 	small := make([]byte, smallBuffer)
 	buf := small
 	var large *[largeBuffer]byte
