@@ -1,0 +1,5 @@
+//go:build race
+
+package udpaccel
+
+const raceEnabled = true
