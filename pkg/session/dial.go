@@ -72,6 +72,8 @@ type Config struct {
 	// might lead to another server.
 	Direct bool
 
+	UDP UDP
+
 	// UniqueID identifies this process to the server; keep it over reconnects.
 	UniqueID [16]byte
 
@@ -91,6 +93,7 @@ func (c Config) withDefaults() Config {
 		c.DialContext = (&net.Dialer{Timeout: connectTimeout}).DialContext
 		c.Direct = true
 	}
+	c.UDP = c.UDP.withDefaults()
 	if c.Progress == nil {
 		c.Progress = func(Op) {}
 	}
@@ -140,6 +143,7 @@ type dialer struct {
 	raw net.Conn
 	tls *tlsconn.Conn
 	br  *bufio.Reader
+	udp *udpOffer // nil without one
 }
 
 func newDialer(c Config) *dialer { return &dialer{Config: c} }
@@ -156,6 +160,7 @@ func (d *dialer) close() {
 	if d.raw != nil {
 		d.raw.Close()
 	}
+	d.udp.close()
 }
 
 // maxHops bounds how often one login is sent on. A controller sends on once.
@@ -197,14 +202,25 @@ func (d *dialer) attempt(ctx context.Context) (*Session, error) {
 		return nil, plainEnd(err)
 	}
 	d.Log.Debug("greeted", "server", hello.Product, "version", hello.Version, "build", hello.Build)
+	if d.udp, err = d.offerUDP(ctx); err != nil {
+		return nil, err
+	}
 	welcome, err := d.login(hello)
 	if err != nil {
 		return nil, plainEnd(err)
 	}
+	way, err := d.udpWay(welcome)
+	if err != nil {
+		return nil, err
+	}
 	if !stop() { // ctx has ended and the connection with it
 		return nil, ctx.Err()
 	}
-	return d.session(welcome), nil
+	s := d.session(welcome)
+	if way != nil {
+		s.way = &udpWay{Path: way, s: s, why: "TCP is as good"}
+	}
+	return s, nil
 }
 
 // follow takes leave of the controller and turns to the member of the cluster that it
@@ -217,6 +233,8 @@ func (d *dialer) follow(to wire.Redirect) error {
 	d.raw.SetDeadline(time.Now().Add(closeGrace))
 	wire.WriteRequest(d.tls, d.server(), &pack.Pack{}) // it is waited for; that it may fail says nothing of the member
 	d.tls.Close()
+	d.udp.close()
+	d.udp = nil
 	port := to.Ports[0]
 	if slices.Contains(to.Ports, uint16(d.Port)) {
 		port = uint16(d.Port)
@@ -386,6 +404,9 @@ func (d *dialer) loginPack(hello wire.Hello) (*pack.Pack, error) {
 		Client:        d.client(),
 
 		HalfConnection: d.HalfDuplex,
+	}
+	if d.udp != nil {
+		l.UDP = &d.udp.UDPOffer
 	}
 	if d.ticket != nil {
 		l.Auth, l.Ticket = wire.ByTicket, d.ticket

@@ -89,7 +89,7 @@ type Session struct {
 
 	out    atomic.Pointer[outbound] // the links that send
 	spread spreader
-	path   Path // nil without one
+	way    *udpWay // beside the connections; nil without one
 
 	mu       sync.Mutex // guards the fields below
 	links    []*link    // the oldest first
@@ -104,18 +104,6 @@ type Session struct {
 
 	stats counters
 }
-
-// A Path is a way to the hub beside the connections, which stay up: what Usable says
-// can be sent there is. It is an Endpoint; its WriteFrames does not wait long, and its
-// failure is not the session's.
-type Path interface {
-	frame.Endpoint
-	// Usable is asked before each batch.
-	Usable() bool
-}
-
-// SetPath gives the session another way. It is called before the first Run.
-func (s *Session) SetPath(p Path) { s.path = p }
 
 type counters struct {
 	inFrames, inBytes, inKeepAlives, inDropped, inBatches, inMisdirected atomic.Uint64
@@ -176,8 +164,8 @@ func (s *Session) Run(ctx context.Context, dst frame.Writer) error {
 	for _, l := range s.all() {
 		start(l)
 	}
-	if s.path != nil {
-		g.Go(func() error { return s.runPath(ctx, dst) })
+	if s.way != nil {
+		g.Go(func() error { return s.way.run(ctx, dst) })
 	}
 	g.Go(func() error { return (&keeper{s: s, start: start}).run(ctx) })
 	err := g.Wait()
@@ -186,19 +174,6 @@ func (s *Session) Run(ctx context.Context, dst frame.Writer) error {
 		return dead
 	}
 	return err
-}
-
-// runPath receives from the other way. Its end is its own affair, unless dst failed.
-func (s *Session) runPath(ctx context.Context, dst frame.Writer) error {
-	var failed error
-	err := s.path.Run(ctx, frame.WriterFunc(func(frames [][]byte) error {
-		failed = dst.WriteFrames(frames)
-		return failed
-	}))
-	if ctx.Err() == nil && failed == nil {
-		s.cfg.Log.Warn("the path beside the connections has ended", "cause", err)
-	}
-	return failed
 }
 
 // WriteFrames sends frames to the hub, as one unit on each connection it uses. It
@@ -210,8 +185,10 @@ func (s *Session) WriteFrames(frames [][]byte) error {
 		if err := s.err(); err != nil {
 			return err
 		}
-		if s.path != nil && s.path.Usable() && s.path.WriteFrames(frames) == nil {
-			return nil
+		if s.way != nil {
+			if frames = s.way.send(frames); len(frames) == 0 {
+				return nil
+			}
 		}
 		o := s.out.Load()
 		switch {
@@ -407,6 +384,9 @@ func (s *Session) err() error {
 // closes the connections. A second Close does nothing.
 func (s *Session) Close() error {
 	s.limitWrites(time.Now().Add(closeGrace))
+	if s.way != nil {
+		s.way.Close()
+	}
 	var err error
 	s.failOnce.Do(func() {
 		s.end(net.ErrClosed)

@@ -74,6 +74,34 @@ func NewPacker() *Packer {
 	return p
 }
 
+// Pack returns f compressed, a view that lasts until the Packer's next use.
+func (p *Packer) Pack(f []byte) []byte {
+	p.out.Reset()
+	p.zlib.Reset(&p.out)
+	p.zlib.Write(f) // into memory, which takes all
+	p.zlib.Close()
+	return p.out.Bytes()
+}
+
+// An Unpacker does what a Packer's Pack did. It is not safe for concurrent use.
+type Unpacker struct{ inflater *inflater }
+
+// NewUnpacker returns an Unpacker.
+func NewUnpacker() *Unpacker { return &Unpacker{newInflater()} }
+
+// Reset forgets what was unpacked.
+func (u *Unpacker) Reset() { u.inflater.reset() }
+
+// Unpack returns what was packed, a view that lasts until Reset. It is false for what
+// is no frame, and when there is no room before another Reset.
+func (u *Unpacker) Unpack(block []byte) ([]byte, bool) {
+	if u.inflater.full() {
+		return nil, false
+	}
+	f, ok := u.inflater.unpack(block)
+	return f, ok && len(f) <= frame.MaxLen
+}
+
 // AppendBatch is AppendBatch with each frame compressed.
 func (p *Packer) AppendBatch(b []byte, frames [][]byte) (out []byte, dropped int) {
 	start := len(b)
@@ -83,12 +111,9 @@ func (p *Packer) AppendBatch(b []byte, frames [][]byte) (out []byte, dropped int
 		if len(f) < frame.HeaderLen || len(f) > frame.MaxLen {
 			continue
 		}
-		p.out.Reset()
-		p.zlib.Reset(&p.out)
-		p.zlib.Write(f) // into memory, which takes all
-		p.zlib.Close()
-		b = binary.BigEndian.AppendUint32(b, uint32(p.out.Len()))
-		b = append(b, p.out.Bytes()...)
+		packed := p.Pack(f)
+		b = binary.BigEndian.AppendUint32(b, uint32(len(packed)))
+		b = append(b, packed...)
 		n++
 	}
 	if n == 0 {

@@ -93,6 +93,7 @@ type Login struct {
 	// IPv4 addresses and drops the rest without notice. Who may not have the mode at
 	// all is refused with CodeBridgeDenied; the Policy tells of limits that stay.
 	Bridge bool
+	UDP    *UDPOffer // nil asks for none
 	Client ClientInfo
 }
 
@@ -142,6 +143,9 @@ func (l Login) Pack() *pack.Pack {
 	p.SetBool("qos", l.QoS)
 	p.SetBool("require_bridge_routing_mode", l.Bridge)
 	p.SetBool("require_monitor_mode", l.Monitor)
+	if l.UDP != nil {
+		l.UDP.pack(p)
+	}
 	l.Client.nodeInfo(p, l.Hub)
 	return p
 }
@@ -192,6 +196,7 @@ func ParseLogin(p *pack.Pack) (Login, error) {
 		Bridge:        p.Bool("require_bridge_routing_mode"),
 
 		HalfConnection: p.Bool("half_connection"),
+		UDP:            parseUDPOffer(p),
 
 		Client: ClientInfo{Product: p.Str("hello"), Build: int(p.Int("client_build"))},
 	}
@@ -270,7 +275,8 @@ type Welcome struct {
 	Timeout        time.Duration // within it each side must be heard
 	VLAN           int
 	Policy         Policy
-	Message        string // from the hub's administrator; show it, never act on it
+	UDP            *UDPGrant // nil without UDP acceleration
+	Message        string    // from the hub's administrator; show it, never act on it
 }
 
 // A Redirect sends us to another member of a cluster. (Cedar/Protocol.c, ServerAccept
@@ -356,6 +362,7 @@ func ParseWelcome(p *pack.Pack) (Welcome, error) {
 		Timeout:        clampTimeout(p.Int("timeout")),
 		VLAN:           int(p.Int("vlan_id")),
 		Policy:         parsePolicy(p),
+		UDP:            parseUDPGrant(p),
 		Message:        message(p),
 	}
 	switch {
@@ -390,6 +397,9 @@ func (w Welcome) Pack() *pack.Pack {
 	p.SetBool("qos", w.QoS)
 	for _, f := range w.Policy {
 		p.SetInt(policyPrefix+f.Name, f.Value)
+	}
+	if w.UDP != nil {
+		w.UDP.pack(p)
 	}
 	if w.Message != "" {
 		p.SetData("Msg", []byte(w.Message))
