@@ -13,6 +13,10 @@ import (
 	"softether-go/pkg/vpn"
 )
 
+var udpPolicy = map[config.UDPPolicy]session.UDPPolicy{
+	config.UDPAuto: session.UDPAuto, config.UDPOff: session.UDPOff, config.UDPRequire: session.UDPRequire,
+}
+
 // sessionConfig translates the settings about the server.
 func sessionConfig(cfg config.Config, log *slog.Logger) (session.Config, error) {
 	sc := session.Config{
@@ -22,6 +26,7 @@ func sessionConfig(cfg config.Config, log *slog.Logger) (session.Config, error) 
 		Connections: cfg.Links.Count, HalfDuplex: cfg.Links.HalfDuplex, ConnectionTTL: cfg.Links.TTL, QoS: cfg.Links.QoS,
 		Compress: cfg.Links.Compress, Cleartext: cfg.Links.Cleartext,
 		Direct: proxyOf(cfg.Way) == nil,
+		UDP:    session.UDP{Policy: udpPolicy[cfg.UDP.Policy], Port: cfg.UDP.Port},
 		Trust:  session.Trust{Insecure: cfg.Trust.Insecure, Known: knownServers(cfg.Trust.KnownServers, log)},
 	}
 	if err := login(&sc, cfg.Auth, log); err != nil {

@@ -175,6 +175,14 @@ func (c *Client) Stats() session.Stats {
 	return session.Stats{}
 }
 
+// UDP tells of UDP acceleration in that session. It may be called from any goroutine.
+func (c *Client) UDP() session.UDPStats {
+	if s := c.session.Load(); s != nil {
+		return s.UDP()
+	}
+	return session.UDPStats{}
+}
+
 func (c *Client) enter(s State) {
 	c.state.Store(int32(s))
 	c.cfg.OnState(s)

@@ -63,7 +63,7 @@ func (c Config) check() []problem {
 	if c.Run.Attach != "" {
 		return slices.Concat(c.checkAttach(), c.Address.check(), c.checkMode())
 	}
-	return slices.Concat(c.checkLogin(), c.checkTrust(), c.Way.check(), c.Address.check(), c.checkMode(), c.Retry.check())
+	return slices.Concat(c.checkLogin(), c.checkTrust(), c.checkUDP(), c.Way.check(), c.Address.check(), c.checkMode(), c.Retry.check())
 }
 
 func (c Config) checkLogin() (ps []problem) {

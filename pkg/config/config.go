@@ -83,6 +83,7 @@ import (
 type Config struct {
 	Server  Server
 	Links   Links
+	UDP     UDP
 	Way     Way
 	Auth    Auth
 	Trust   Trust

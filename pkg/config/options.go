@@ -11,18 +11,19 @@ import (
 type group string
 
 const (
-	connection     group = "Connection"
-	tcpLinks       group = "TCP connections of the session"
-	authentication group = "Authentication"
-	serverTrust    group = "Server trust"
-	wayToServer    group = "The way to the server"
-	addressing     group = "Addressing inside the tunnel"
-	proxies        group = "Proxies"
-	splitting      group = "Beside the VPN"
-	tapMode        group = "TAP mode"
-	runMode        group = "Running a command (softether-go run)"
-	reconnecting   group = "Reconnecting"
-	logging        group = "Logging"
+	connection      group = "Connection"
+	tcpLinks        group = "TCP connections of the session"
+	udpAcceleration group = "UDP acceleration"
+	authentication  group = "Authentication"
+	serverTrust     group = "Server trust"
+	wayToServer     group = "The way to the server"
+	addressing      group = "Addressing inside the tunnel"
+	proxies         group = "Proxies"
+	splitting       group = "Beside the VPN"
+	tapMode         group = "TAP mode"
+	runMode         group = "Running a command (softether-go run)"
+	reconnecting    group = "Reconnecting"
+	logging         group = "Logging"
 )
 
 // An option is one row of the table.
@@ -145,7 +146,7 @@ func envName(flag string) string {
 
 // options is the table. Its rows are in the files options_*.go.
 var options = slices.Concat(
-	connectionOptions, linkOptions, loginOptions, trustOptions, wayOptions, addressOptions,
+	connectionOptions, linkOptions, udpOptions, loginOptions, trustOptions, wayOptions, addressOptions,
 	proxyOptions, splitOptions, tapOptions, runOptions, retryOptions, logOptions,
 )
 

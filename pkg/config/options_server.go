@@ -48,6 +48,15 @@ var linkOptions = []option{
 		one(parseBool, func(d *draft) *bool { return &d.Links.Cleartext })},
 }
 
+var udpOptions = []option{
+	{udpAcceleration, "udp", "POLICY", "auto",
+		"send frames by UDP beside the TCP connections: auto while that measures better, off never, require always, or fail",
+		one(parseUDPPolicy, func(d *draft) *UDPPolicy { return &d.UDP.Policy })},
+	{udpAcceleration, "udp-port", "N", "",
+		"send from this UDP port, for a firewall that lets no other out",
+		one(parsePort, func(d *draft) *uint16 { return &d.UDP.Port })},
+}
+
 var wayOptions = []option{
 	{wayToServer, "proxy", "URL", "",
 		"reach the server through this proxy: http://HOST:PORT or https:// by CONNECT, socks4://, socks4a://, " +

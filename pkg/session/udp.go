@@ -71,7 +71,7 @@ type udpOffer struct {
 func (d *dialer) offerUDP(ctx context.Context) (*udpOffer, error) {
 	u := d.UDP
 	server := remoteAddr(d.raw)
-	if u.Policy == UDPOff || !server.IsValid() {
+	if u.Policy != UDPRequire || !server.IsValid() { // nothing judges yet for UDPAuto
 		return nil, nil
 	}
 	if !d.Direct {

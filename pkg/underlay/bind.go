@@ -94,6 +94,29 @@ func (b Bind) ListenPacket(ctx context.Context, network string) (net.PacketConn,
 	return c, b.explain(err)
 }
 
+// ListenUDP opens a UDP socket on a port, 0 meaning any, for datagrams to the server at
+// that address, by the way that the tunnel takes too. Unless it is bound to an address,
+// it goes on when that of this machine changes.
+func (d *Dialer) ListenUDP(ctx context.Context, server netip.Addr, port uint16) (net.PacketConn, error) {
+	if _, err := d.Bind.reachable("the server", []netip.Addr{server}); err != nil {
+		return nil, err
+	}
+	network, at := "udp4", netip.AddrPortFrom(netip.IPv4Unspecified(), port)
+	if server.Is6() {
+		network, at = "udp6", netip.AddrPortFrom(netip.IPv6Unspecified(), port)
+	}
+	if d.Bind.Address.IsValid() {
+		at = netip.AddrPortFrom(d.Bind.Address, port)
+	}
+	if d.Protect != nil {
+		if err := d.Protect(ctx, []netip.Addr{server}); err != nil {
+			return nil, err
+		}
+	}
+	c, err := (&net.ListenConfig{Control: d.control}).ListenPacket(ctx, network, at.String())
+	return c, d.Bind.explain(err)
+}
+
 // explain says what an error of connecting means for what we are bound to.
 func (b Bind) explain(err error) error {
 	if b.Address.IsValid() && errors.Is(err, syscall.EADDRNOTAVAIL) {

@@ -14,7 +14,7 @@ import (
 )
 
 // Config says which VPN to join, and as whom. Session is required, with Hub, User and a
-// Host unless there are Servers. Its DialContext, Direct and Log are not used.
+// Host unless there are Servers. Its DialContext, Direct, UDP.Listen and Log are not used.
 type Config struct {
 	Session session.Config
 
@@ -80,7 +80,7 @@ func (c Config) withDefaults() Config {
 	if c.MAC == nil {
 		c.MAC = RandomMAC()
 	}
-	s.DialContext, s.Direct = c.Way.DialContext, c.Way.Via == nil
+	s.DialContext, s.Direct, s.UDP.Listen = c.Way.DialContext, c.Way.Via == nil, c.Way.ListenUDP
 	return c
 }
 

@@ -107,6 +107,7 @@ func (l *Line) noteState(tell func(client.State)) func(client.State) {
 func (l *Line) Counters() []stats.Section {
 	all := []stats.Section{
 		{Name: "session", Counts: l.client.Stats()},
+		{Name: "udp", Counts: l.client.UDP()},
 		{Name: "batches", Counts: l.carrier.counts()},
 	}
 	if l.queue != nil {
