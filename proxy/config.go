@@ -20,6 +20,10 @@ import (
 // client's data; SetLinger(0), if it has one, makes Close a reset; WriteTo and
 // ReadFrom, if it has them, carry the data. They return on a read deadline like
 // Read does, having delivered every byte taken, and may be continued after.
+//
+// A Dialer with the method DialPermitted is asked by that for names, so that rules about
+// addresses count before anything is sent. Of another's connections the remote address
+// is checked, before anything is sent on them. UserOf tells for whom a connection is.
 type Dialer interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -27,7 +31,7 @@ type Dialer interface {
 // Config is what SOCKS5 and HTTP servers have in common. Only Dialer is required.
 type Config struct {
 	Dialer Dialer
-	Auth   *Auth // who may use the proxy; nil means everyone
+	Auth   Auth // who may use the proxy; nil means everyone
 
 	HandshakeTimeout time.Duration // from accept to the whole request, or for an HTTP header; zero means 10 s
 	DialTimeout      time.Duration // resolving included; zero means 30 s

@@ -29,6 +29,11 @@
 // chunks, or in several hosts' requests on one connection, is parsed and written
 // anew. Upgrades (WebSocket) are relayed after the 101.
 //
+// An Auth may know several users. What a User may reach is asked before a name is
+// resolved, and again for each of its addresses before that is dialed, so that a name
+// is no way around a rule. What nothing behind the tunnel has is refused to all: the
+// addresses of loopback, of a link, of groups, and the proxy's own.
+//
 // # What goes on the wire
 //
 // A failed dial is answered by its cause. The first row that applies counts, so
@@ -38,6 +43,8 @@
 //	name not resolved                    4 host unreachable            502
 //	connection refused, reset            5 connection refused          502
 //	not permitted                        2 not allowed by ruleset      403
+//	the proxy itself                     2 not allowed by ruleset      508
+//	the user's limit of connections      2 not allowed by ruleset      429
 //	timed out                            6 TTL expired                 504
 //	host unreachable                     4 host unreachable            502
 //	network unreachable, tunnel down     3 network unreachable         502

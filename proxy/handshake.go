@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -12,9 +13,11 @@ import (
 // A handshake is what a SOCKS5 client and the server say until the target is
 // known: methods, credentials, request. Deadlines are the caller's.
 type handshake struct {
+	ctx    context.Context // of the client
 	server *server
 	client net.Conn
 	in     *ahead // keeps what follows the request
+	user   User   // who has logged in; nil if nobody has to
 }
 
 // run returns what the client asks for.
@@ -57,7 +60,7 @@ func (h *handshake) password() *refusal {
 	if err != nil {
 		return h.in.broken("user and password", err)
 	}
-	if !h.server.Auth.permits(req.User, req.Pass) {
+	if h.user = h.login(req.User, req.Pass); h.user == nil {
 		return &refusal{
 			why:    Unauthorized,
 			answer: []byte{statute.UserPassAuthVersion, statute.AuthFailure},
@@ -68,6 +71,13 @@ func (h *handshake) password() *refusal {
 		return h.in.broken("user and password", err)
 	}
 	return nil
+}
+
+// login asks who it is, within the time that the handshake has.
+func (h *handshake) login(name, password []byte) User {
+	ctx, cancel := context.WithTimeout(h.ctx, h.server.HandshakeTimeout)
+	defer cancel()
+	return h.server.Auth.Login(ctx, name, password)
 }
 
 // request reads what the client wants.
@@ -83,5 +93,5 @@ func (h *handshake) request() (*request, *refusal) {
 	if req.DstAddr.AddrType != statute.ATYPDomain {
 		host = req.DstAddr.IP.String()
 	}
-	return &request{version: socks5, command: req.Command, host: host, port: req.DstAddr.Port}, nil
+	return &request{version: socks5, command: req.Command, host: host, port: req.DstAddr.Port, user: h.user}, nil
 }

@@ -16,8 +16,8 @@ import (
 // HTTP is an HTTP proxy server.
 type HTTP struct {
 	*server
-	transport *http.Transport
-	forwarder *httputil.ReverseProxy
+	transports transports
+	forwarder  *httputil.ReverseProxy
 }
 
 const (
@@ -33,7 +33,22 @@ func NewHTTP(c Config) *HTTP { return newHTTP(newServer(c)) }
 
 func newHTTP(s *server) *HTTP {
 	h := &HTTP{server: s}
-	h.transport = &http.Transport{
+	h.transports = transports{create: h.newTransport, idle: h.IdleTimeout, all: make(map[User]*userTransport)}
+	h.forwarder = &httputil.ReverseProxy{
+		Rewrite:        rewrite,
+		ModifyResponse: h.received,
+		ErrorHandler:   h.forwardFailed,
+		Transport:      &h.transports,
+		FlushInterval:  -1, // what streams must not wait
+		BufferPool:     &h.buffers,
+		ErrorLog:       slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
+	}
+	return h
+}
+
+// newTransport makes the way to the targets of one user.
+func (h *HTTP) newTransport() *http.Transport {
+	return &http.Transport{
 		Proxy:                  nil, // never the environment's: the tunnel is the way
 		DialContext:            h.dialTarget,
 		DisableCompression:     true, // the client's Accept-Encoding is the client's
@@ -46,16 +61,6 @@ func newHTTP(s *server) *HTTP {
 		WriteBufferSize:        targetBuffer,
 		Protocols:              http1(),
 	}
-	h.forwarder = &httputil.ReverseProxy{
-		Rewrite:        rewrite,
-		ModifyResponse: h.received,
-		ErrorHandler:   h.forwardFailed,
-		Transport:      h.transport,
-		FlushInterval:  -1, // what streams must not wait
-		BufferPool:     &h.buffers,
-		ErrorLog:       slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
-	}
-	return h
 }
 
 func http1() *http.Protocols {
@@ -108,7 +113,7 @@ func (r *run) owns(srv *http.Server) {
 
 // CloseIdle closes connections to targets that carry no request, such as those
 // made from an address that is no longer ours.
-func (h *HTTP) CloseIdle() { h.transport.CloseIdleConnections() }
+func (h *HTTP) CloseIdle() { h.transports.closeIdle() }
 
 // httpClient is the client's connection behind a request's context.
 type httpClient struct {
@@ -127,27 +132,34 @@ func (h *HTTP) serveRequest(rw http.ResponseWriter, req *http.Request) {
 			c.run.remove(c.conn)
 		}
 	}()
-	if !h.permitted(req) {
+	v, ok := h.visitor(c, req)
+	if !ok {
 		w.Header().Set("Proxy-Authenticate", `Basic realm="softether-go", charset="UTF-8"`)
 		h.fail(w, req, Unauthorized, errors.New("no or wrong Proxy-Authorization"))
 		return
 	}
 	if req.Method == http.MethodConnect {
-		h.serveConnect(c, w, req)
+		h.serveConnect(c, v, w, req)
 		return
 	}
-	h.serveForward(w, req)
+	h.serveForward(v, w, req)
 }
 
-// permitted checks the credentials of a request (RFC 9110 section 11.7.2).
-func (h *HTTP) permitted(req *http.Request) bool {
+// visitor checks the credentials of a request (RFC 9110 section 11.7.2).
+func (h *HTTP) visitor(c *httpClient, req *http.Request) (v visitor, ok bool) {
 	if h.Auth == nil {
-		return true
+		return newVisitor(c.conn, nil), true
 	}
 	// The request for which net/http knows how to parse Basic credentials.
 	probe := http.Request{Header: http.Header{"Authorization": req.Header["Proxy-Authorization"]}}
-	user, password, ok := probe.BasicAuth()
-	return ok && h.Auth.permits([]byte(user), []byte(password))
+	name, password, ok := probe.BasicAuth()
+	if !ok {
+		return visitor{}, false
+	}
+	ctx, cancel := context.WithTimeout(req.Context(), h.HandshakeTimeout)
+	defer cancel()
+	user := h.Auth.Login(ctx, []byte(name), []byte(password))
+	return newVisitor(c.conn, user), user != nil
 }
 
 // fail answers a request that cannot be fulfilled, in a sentence. After a CONNECT

@@ -18,15 +18,21 @@ const connectOK = "HTTP/1.1 200 Connection established\r\n\r\n"
 // net/http before the dial: that would count a client which has sent its all and
 // closed its half as gone, and after a failure take what was meant for the target
 // for requests.
-func (h *HTTP) serveConnect(c *httpClient, w *response, req *http.Request) {
+func (h *HTTP) serveConnect(c *httpClient, v visitor, w *response, req *http.Request) {
 	address, err := connectTarget(req)
 	if err != nil {
 		h.fail(w, req, BadTarget, err)
 		return
 	}
+	ctx, done, err := v.enter(c.run.ctx, func() { c.run.remove(c.conn) })
+	if err != nil {
+		h.fail(w, req, UserLimit, err)
+		return
+	}
 	client, rw, err := w.Hijack()
 	if err != nil {
 		h.fail(w, req, Other, err)
+		done()
 		return
 	}
 	_ = client.SetDeadline(time.Time{})
@@ -39,11 +45,11 @@ func (h *HTTP) serveConnect(c *httpClient, w *response, req *http.Request) {
 	buf := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(ahead), client), max(readAhead, len(ahead)))
 	_, _ = buf.Peek(len(ahead)) // has them in the buffer; neither fails nor waits
 	w.hijacked = false          // removed by serveTunnel
-	h.serveTunnel(c.run.ctx, &tunnel{
+	h.serveTunnel(ctx, &tunnel{
 		client: client, buf: buf, address: address,
 		granted: func(net.Addr) []byte { return []byte(connectOK) },
 		denied:  connectDenied,
-	}, func() { c.run.remove(c.conn) })
+	}, done)
 }
 
 // connectDenied is fail for a connection that is no longer net/http's.

@@ -15,31 +15,43 @@ import (
 )
 
 // serveForward passes an absolute-form request on (RFC 9112 section 3.2.2).
-func (h *HTTP) serveForward(w *response, req *http.Request) {
-	if err := checkForward(req); err != nil {
+func (h *HTTP) serveForward(v visitor, w *response, req *http.Request) {
+	address, err := forwardTarget(req)
+	if err != nil {
 		h.fail(w, req, BadTarget, err)
 		return
 	}
+	ctx, leave, err := v.enter(req.Context(), func() {})
+	if err != nil {
+		h.fail(w, req, UserLimit, err)
+		return
+	}
+	defer leave()
+	// A connection that is kept would not ask again.
+	if err := v.permitsTarget(address); err != nil {
+		h.fail(w, req, dialReason(err), err)
+		return
+	}
+	defer h.transports.hold(v.user)()
 	// An answer may come while the client still sends; net/http would read the
 	// rest of the request first.
 	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/1 always can
-	ctx := context.WithValue(req.Context(), requestKey{}, req.Context())
+	ctx = context.WithValue(ctx, requestKey{}, ctx)
 	h.forwarder.ServeHTTP(w, req.WithContext(ctx))
 }
 
-// checkForward reports what cannot be passed on.
-func checkForward(req *http.Request) error {
+// forwardTarget returns the address that a request is for, or why it cannot be passed on.
+func forwardTarget(req *http.Request) (string, error) {
 	switch req.URL.Scheme {
 	case "http":
-		_, err := authority(req.URL.Host, 80)
-		return err
+		return authority(req.URL.Host, 80)
 	case "":
-		return errors.New("this is a proxy, not a web server: " +
+		return "", errors.New("this is a proxy, not a web server: " +
 			"configure it as the HTTP proxy of a program, such as curl -x http://host:port")
 	case "https":
-		return errors.New("an https URL is reached by CONNECT, so that the client checks the certificate")
+		return "", errors.New("an https URL is reached by CONNECT, so that the client checks the certificate")
 	}
-	return fmt.Errorf("scheme %q cannot be proxied", req.URL.Scheme)
+	return "", fmt.Errorf("scheme %q cannot be proxied", req.URL.Scheme)
 }
 
 // rewrite undoes what ReverseProxy does to a request on a server's behalf, and

@@ -336,7 +336,7 @@ func TestHTTPCloseIdle(t *testing.T) {
 // The variables that send other programs to a proxy do not divert the proxy.
 // net/http reads them once in a process, so setting one here would show nothing.
 func TestHTTPIgnoresProxyOfEnvironment(t *testing.T) {
-	if NewHTTP(Config{Dialer: newNever()}).transport.Proxy != nil {
+	if NewHTTP(Config{Dialer: newNever()}).newTransport().Proxy != nil {
 		t.Error("the transport asks for a proxy")
 	}
 }

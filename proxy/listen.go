@@ -26,7 +26,7 @@ var ErrOpen = errors.New("anyone who reaches this address could use the VPN: " +
 // Listen listens on a TCP address, host:port, for a proxy that asks for auth. An
 // address beyond loopback needs auth or AllowOpen, otherwise the error is
 // ErrOpen. An error is one line that says what to do.
-func Listen(ctx context.Context, addr string, auth *Auth, exposure Exposure) (net.Listener, error) {
+func Listen(ctx context.Context, addr string, auth Auth, exposure Exposure) (net.Listener, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %q: give an address and a port, such as 127.0.0.1:1080", addr)

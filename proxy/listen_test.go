@@ -29,7 +29,7 @@ func TestListenRefusesStrangers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var auth *Auth
+			var auth Auth
 			if tt.auth {
 				auth = newAuth(t)
 			}
@@ -113,7 +113,7 @@ func TestNewAuth(t *testing.T) {
 			if err != nil && tt.password != "" && strings.Contains(err.Error(), tt.password) {
 				t.Errorf("the error has the password: %v", err)
 			}
-			if tt.ok && !a.permits([]byte(tt.user), []byte(tt.password)) {
+			if tt.ok && a.Login(t.Context(), []byte(tt.user), []byte(tt.password)) == nil {
 				t.Error("the right password is not accepted")
 			}
 		})

@@ -26,7 +26,9 @@ const (
 	BadTarget                     // a name, port or URL that cannot be meant
 	Resolve                       // the name was not resolved
 	Refused                       // the target refused or reset the connection
-	NotPermitted                  // the dialer's policy
+	NotPermitted                  // our rules, the user's, or the dialer's policy
+	Loop                          // the target is this proxy
+	UserLimit                     // the user has as many connections as allowed
 	Timeout                       // the target or its resolver did not answer
 	HostUnreachable               // no such neighbour, or an ICMP message said so
 	NetUnreachable                // no route, or no tunnel
@@ -52,6 +54,8 @@ var reasons = [numReasons]struct {
 	Resolve:         {"resolve", "name not resolved", statute.RepHostUnreachable, http.StatusBadGateway},
 	Refused:         {"refused", "connection refused", statute.RepConnectionRefused, http.StatusBadGateway},
 	NotPermitted:    {"not-permitted", "not permitted", statute.RepRuleFailure, http.StatusForbidden},
+	Loop:            {"loop", "the target is this proxy itself", statute.RepRuleFailure, http.StatusLoopDetected},
+	UserLimit:       {"user-limit", "too many connections of this user", statute.RepRuleFailure, http.StatusTooManyRequests},
 	Timeout:         {"timeout", "timed out", statute.RepTTLExpired, http.StatusGatewayTimeout},
 	HostUnreachable: {"host-unreachable", "host unreachable", statute.RepHostUnreachable, http.StatusBadGateway},
 	NetUnreachable:  {"net-unreachable", "network unreachable", statute.RepNetworkUnreachable, http.StatusBadGateway},
@@ -83,6 +87,9 @@ var errnos = []struct {
 
 // dialReason tells why a dial failed.
 func dialReason(err error) Reason {
+	if np, ok := errors.AsType[*notPermitted](err); ok {
+		return np.why
+	}
 	// Before timeouts, as a resolver's timeout is one too.
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return Resolve

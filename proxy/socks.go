@@ -71,6 +71,7 @@ type request struct {
 	command uint8
 	host    string // an IP address or a name, not checked yet
 	port    int
+	user    User // nil if nobody has to log in
 }
 
 // A socksVersion is the dialect a client is answered in.
@@ -107,12 +108,19 @@ func (v socksVersion) refuse(why Reason, err error) *refusal {
 // which closes the connection. It may return before. The client's deadline is that of
 // the handshake.
 func (s *server) serveSOCKS(ctx context.Context, client net.Conn, in *ahead, done func()) {
-	req, ref := s.socksRequest(client, in)
+	req, ref := s.socksRequest(ctx, client, in)
 	if ref != nil {
 		s.refuse(client, ref)
 		done()
 		return
 	}
+	ctx, left, err := newVisitor(client, req.user).enter(ctx, done)
+	if err != nil {
+		s.refuse(client, req.version.refuse(UserLimit, err))
+		done()
+		return
+	}
+	done = left
 	_ = client.SetDeadline(time.Time{})
 	switch req.command {
 	case statute.CommandConnect:
@@ -139,14 +147,14 @@ func (s *server) connectSOCKS(ctx context.Context, client net.Conn, in *ahead, r
 }
 
 // socksRequest reads what the client wants, in whichever version it speaks.
-func (s *server) socksRequest(client net.Conn, in *ahead) (*request, *refusal) {
+func (s *server) socksRequest(ctx context.Context, client net.Conn, in *ahead) (*request, *refusal) {
 	b, ref := in.first()
 	if ref != nil {
 		return nil, ref
 	}
 	switch {
 	case b == byte(socks5):
-		return (&handshake{server: s, client: client, in: in}).run()
+		return (&handshake{ctx: ctx, server: s, client: client, in: in}).run()
 	case b == byte(socks4):
 		return s.request4(in)
 	}

@@ -32,7 +32,7 @@ func TestSOCKS4Handshake(t *testing.T) {
 		{name: "name is passed on unresolved", input: toName4, want: granted4a, asked: "tcp files.corp:80"},
 		{name: "name after a user id", input: "\x04\x01\x00\x50\x00\x00\x00\xff" + "me\x00files.corp\x00", want: granted4a, asked: "tcp files.corp:80"},
 		{name: "longest user id and name", input: "\x04\x01\x00\x50\x00\x00\x00\x01" + long + "\x00" + long + "\x00", want: granted4a, asked: "tcp " + long + ":80"},
-		{name: "0.0.0.0 is an address", input: "\x04\x01\x00\x50\x00\x00\x00\x00\x00", want: granted4a, asked: "tcp 0.0.0.0:80"},
+		{name: "0.0.0.0 is an address, but nobody's", input: "\x04\x01\x00\x50\x00\x00\x00\x00\x00", want: rejected},
 		{name: "0.1.0.1 is an address", input: "\x04\x01\x00\x50\x00\x01\x00\x01\x00", want: granted4a, asked: "tcp 0.1.0.1:80"},
 
 		{name: "user id too long", input: "\x04\x01\x00\x50\xc0\x00\x02\x01" + long + "a\x00", want: ""},

@@ -21,27 +21,28 @@ import (
 )
 
 const (
-	hello      = "\x05\x01\x00"                                                     // version 5, one method: none
-	helloReply = "\x05\x00"                                                         // none it is
-	helloAuth  = "\x05\x02\x00\x02"                                                 // none or password
-	toIPv4     = "\x05\x01\x00\x01\xc0\x00\x02\x01\x00\x50"                         // CONNECT 192.0.2.1:80
-	toName     = "\x05\x01\x00\x03\x0afiles.corp\x00\x50"                           // CONNECT files.corp:80
-	granted    = "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"                         // success, bound address unknown
-	toIPv6     = "\x05\x01\x00\x04" + ipv6Bytes + "\x01\xbb"                        // CONNECT [2001:db8::1]:443
-	ipv6Bytes  = "\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01" // 2001:db8::1
-	mappedIPv6 = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xc0\x00\x02\x01" // ::ffff:192.0.2.1
-	loginRight = "\x01\x05alice\x06secret"                                          // RFC 1929
-	loginOK    = "\x01\x00"
-	loginBad   = "\x01\x01"
-	noMethod   = "\x05\xff"
-	failPrefix = "\x05"
-	failSuffix = "\x00\x01\x00\x00\x00\x00\x00\x00" // after version and code
+	hello          = "\x05\x01\x00"                                                     // version 5, one method: none
+	helloReply     = "\x05\x00"                                                         // none it is
+	helloAuth      = "\x05\x02\x00\x02"                                                 // none or password
+	toIPv4         = "\x05\x01\x00\x01\xc0\x00\x02\x01\x00\x50"                         // CONNECT 192.0.2.1:80
+	toName         = "\x05\x01\x00\x03\x0afiles.corp\x00\x50"                           // CONNECT files.corp:80
+	granted        = "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"                         // success, bound address unknown
+	toIPv6         = "\x05\x01\x00\x04" + ipv6Bytes + "\x01\xbb"                        // CONNECT [2001:db8::1]:443
+	ipv6Bytes      = "\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01" // 2001:db8::1
+	mappedIPv6     = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xc0\x00\x02\x01" // ::ffff:192.0.2.1
+	mappedLoopback = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x7f\x00\x00\x01"
+	loginRight     = "\x01\x05alice\x06secret" // RFC 1929
+	loginOK        = "\x01\x00"
+	loginBad       = "\x01\x01"
+	noMethod       = "\x05\xff"
+	failPrefix     = "\x05"
+	failSuffix     = "\x00\x01\x00\x00\x00\x00\x00\x00" // after version and code
 )
 
 // failure is a reply with a code.
 func failure(code byte) string { return failPrefix + string(code) + failSuffix }
 
-func newAuth(t testing.TB) *Auth {
+func newAuth(t testing.TB) Auth {
 	t.Helper()
 	a, err := NewAuth("alice", "secret")
 	if err != nil {
@@ -89,8 +90,12 @@ func TestSOCKS5Handshake(t *testing.T) {
 		{name: "IPv6 target", input: hello + toIPv6, want: helloReply + granted, asked: "tcp [2001:db8::1]:443"},
 		{name: "IPv4 target in IPv6 form", input: hello + "\x05\x01\x00\x04" + mappedIPv6 + "\x00\x50", want: helloReply + granted, asked: "tcp 192.0.2.1:80"},
 		{name: "name is passed on unresolved", input: hello + toName, want: helloReply + granted, asked: "tcp files.corp:80"},
-		{name: "localhost is the tunnel's to judge", input: hello + "\x05\x01\x00\x03\x09localhost\x00\x50", want: helloReply + granted, asked: "tcp localhost:80"},
-		{name: "address written as a name", input: hello + "\x05\x01\x00\x03\x03::1\x00\x50", want: helloReply + granted, asked: "tcp [::1]:80"},
+		{name: "localhost is not behind the tunnel", input: hello + "\x05\x01\x00\x03\x09localhost\x00\x50", want: helloReply + failure(2)},
+		{name: "loopback address", input: hello + "\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50", want: helloReply + failure(2)},
+		{name: "loopback address mapped into IPv6", input: hello + "\x05\x01\x00\x04" + mappedLoopback + "\x00\x50", want: helloReply + failure(2)},
+		{name: "link-local address", input: hello + "\x05\x01\x00\x01\xa9\xfe\xa9\xfe\x00\x50", want: helloReply + failure(2)},
+		{name: "multicast address", input: hello + "\x05\x01\x00\x01\xe0\x00\x00\x01\x00\x50", want: helloReply + failure(2)},
+		{name: "address written as a name", input: hello + "\x05\x01\x00\x03\x0b2001:db8::1\x00\x50", want: helloReply + granted, asked: "tcp [2001:db8::1]:80"},
 		{name: "longest name", input: hello + "\x05\x01\x00\x03\xff" + long + "\x00\x50", want: helloReply + granted, asked: "tcp " + long + ":80"},
 		{name: "no authentication among other methods", input: "\x05\x03\x01\x02\x00" + toIPv4, want: helloReply + granted, asked: "tcp 192.0.2.1:80"},
 

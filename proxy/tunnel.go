@@ -81,7 +81,7 @@ func (s *server) dialTunnel(ctx context.Context, t *tunnel) (net.Conn, []byte, *
 func (s *server) connect(ctx context.Context, address string) (net.Conn, Reason, error) {
 	dialCtx, cancel := context.WithTimeout(ctx, s.DialTimeout)
 	defer cancel()
-	conn, err := s.Dialer.DialContext(dialCtx, "tcp", address)
+	conn, err := s.dial(dialCtx, address)
 	switch {
 	case ctx.Err() != nil: // whatever the dialer says
 		if err == nil {
