@@ -20,7 +20,7 @@ import (
 // rooms lists for each package which of ours it may import. Nothing may import
 // what is not in its row.
 var rooms = map[string][]string{
-	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/privnet", "pkg/session", "pkg/share", "pkg/split", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/vpn", "pkg/wire"},
+	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/privnet", "pkg/session", "pkg/share", "pkg/split", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/users", "pkg/vpn", "pkg/wire"},
 	"pkg/vpn":                 {"netstack", "pkg/client", "pkg/dhcp", "pkg/fairqueue", "pkg/frame", "pkg/netcfg", "pkg/session", "pkg/stats", "pkg/underlay", "pkg/wire"},
 	"pkg/client":              {"pkg/dhcp", "pkg/frame", "pkg/netcfg", "pkg/session", "pkg/wire"},
 	"pkg/hub":                 {"pkg/frame", "pkg/pack", "pkg/tlsconn", "pkg/wire"},
@@ -43,6 +43,7 @@ var rooms = map[string][]string{
 	"pkg/share":               {"pkg/dhcp", "pkg/frame", "pkg/hub", "pkg/netcfg", "pkg/wire"},
 	"pkg/privnet":             {"pkg/netcfg", "pkg/netcfg/host", "pkg/tap"},
 	"pkg/underlay":            {},
+	"pkg/users":               {},
 	"pkg/health":              {"pkg/frame", "pkg/netcfg"},
 	"pkg/leaktest":            {},
 	"pkg/stats":               {},
@@ -73,6 +74,7 @@ var outside = map[string][]string{
 	"pkg/session":            {"golang.org/x/sync"},
 	"pkg/wire":               {"golang.org/x/crypto"},
 	"pkg/udpaccel":           {"golang.org/x/crypto", "golang.org/x/sync", "golang.org/x/sys"},
+	"pkg/users":              {"golang.org/x/crypto"},
 	"pkg/credential":         {"software.sslmate.com/src/go-pkcs12"},
 	"pkg/dhcp":               {"github.com/insomniacslk/dhcp"},
 	"pkg/frame":              {"golang.org/x/sync"},
