@@ -54,6 +54,7 @@ func commands() []command {
 		{"export", "FILE.vpn [flags]", "turn settings into an account for the official client", exportAccount},
 		{"passwd", "[flags]", "change the user's password on the server; -new-pass-file FILE has the new one", changePassword},
 		{"hash", "-user NAME", "print the hash of a password, for -pass-hash", printHash},
+		{"proxy-user", "NAME", "print a line for -proxy-users, with the hash of a password", printUser},
 		{"cleanup", "", "remove what killed instances left on this machine (routes, marks, name servers)", cleanUp},
 		{"config", "[flags]", "print the settings that the flags, environment and config file come to", printConfig},
 		{"version", "", "print the version", printVersion},

@@ -19,7 +19,9 @@ const drainTime = 2 * time.Second
 
 // proxies are the listeners and what serves them.
 type proxies struct {
+	log     *slog.Logger
 	servers []listening
+	reloads []func() error // of the files that have to do with it
 }
 
 type listening struct {
@@ -47,18 +49,15 @@ type server interface {
 // openProxies binds all listeners or none.
 func openProxies(ctx context.Context, c config.Proxy, d proxy.Dialer, log *slog.Logger) (*proxies, error) {
 	pc := proxy.Config{Dialer: d, Log: log}
-	if c.User != "" {
-		auth, err := proxy.NewAuth(c.User, c.Password.Reveal())
-		if err != nil {
-			return nil, usageError{err}
-		}
-		pc.Auth = auth
+	p := &proxies{log: log}
+	var err error
+	if pc.Auth, err = p.openAuth(c); err != nil {
+		return nil, usageError{err}
 	}
 	exposure := proxy.LoopbackOnly
 	if c.Open {
 		exposure = proxy.AllowOpen
 	}
-	p := &proxies{}
 	open := func(name string, addresses []string, newServer func() server, schemes ...string) error {
 		for _, a := range addresses {
 			ln, err := proxy.Listen(ctx, a, pc.Auth, exposure)
@@ -71,7 +70,7 @@ func openProxies(ctx context.Context, c config.Proxy, d proxy.Dialer, log *slog.
 		}
 		return nil
 	}
-	err := open("mixed", c.Mixed, func() server { return proxy.NewMixed(pc) }, "socks5h", "http")
+	err = open("mixed", c.Mixed, func() server { return proxy.NewMixed(pc) }, "socks5h", "http")
 	if err == nil {
 		err = open("socks5", c.SOCKS5, func() server { return proxy.NewSOCKS5(pc) }, "socks5h")
 	}

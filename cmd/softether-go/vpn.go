@@ -101,7 +101,7 @@ func emptyProgram(vc *vpn.Config, c config.Log) *program {
 func (p *program) run(ctx context.Context) error {
 	below, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	parts := []func(context.Context) error{p.Line.Run, p.proxies.serve, p.showCounters, p.giveBack}
+	parts := []func(context.Context) error{p.Line.Run, p.proxies.serve, p.proxies.reload, p.showCounters, p.giveBack}
 	ended := make(chan error, len(parts))
 	for _, part := range parts {
 		go func() { ended <- part(below) }()

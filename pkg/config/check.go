@@ -132,8 +132,10 @@ func (a Addressing) checkGateway() []problem {
 func (p Proxy) listeners() []string { return slices.Concat(p.Mixed, p.SOCKS5, p.HTTP) }
 
 func (p Proxy) check() (ps []problem) {
-	login := []string{"proxy-user", "proxy-pass", "proxy-pass-file"}
+	login := []string{"proxy-user", "proxy-pass", "proxy-pass-file", "proxy-users"}
 	switch {
+	case p.Users != "" && (p.User != "" || p.Password.IsSet()):
+		ps = append(ps, problem{flag: "proxy-users", needs: login, text: "has all users with their passwords, but -proxy-user or -proxy-pass names one: drop one of the two"})
 	case p.User != "" && p.Password.Reveal() == "":
 		ps = append(ps, problem{flag: "proxy-pass", needs: login,
 			text: "no password for -proxy-user: give -proxy-pass-file FILE or SOFTETHER_PROXY_PASS"})
@@ -149,7 +151,7 @@ func (p Proxy) check() (ps []problem) {
 	if addr := firstOpen(p); addr != "" && !p.Open {
 		ps = append(ps, problem{flag: p.flagOf(slices.Index(all, addr)), needs: login,
 			text: fmt.Sprintf("others can reach %s and nobody has to log in: listen on 127.0.0.1, "+
-				"add -proxy-user and -proxy-pass-file, or allow it with -proxy-open", addr)})
+				"add -proxy-user and -proxy-pass-file or -proxy-users, or allow it with -proxy-open", addr)})
 	}
 	return ps
 }

@@ -54,7 +54,7 @@ func TestEveryProblemIsALineThatNamesTheRemedy(t *testing.T) {
 		{"a listener within another", with("-socks5", ":1080", "-proxy-open"),
 			"-socks5: :1080 is taken by -socks5 127.0.0.1:1080: give another port"},
 		{"an open proxy", with("-http", ":8080"),
-			"-http: others can reach :8080 and nobody has to log in: listen on 127.0.0.1, add -proxy-user and -proxy-pass-file, or allow it with -proxy-open"},
+			"-http: others can reach :8080 and nobody has to log in: listen on 127.0.0.1, add -proxy-user and -proxy-pass-file or -proxy-users, or allow it with -proxy-open"},
 		{"a proxy user without password", with("-proxy-user", "me"),
 			"-proxy-pass: no password for -proxy-user: give -proxy-pass-file FILE or SOFTETHER_PROXY_PASS"},
 		{"a proxy user with an empty password", with("-proxy-user", "me", "-proxy-pass", ""),

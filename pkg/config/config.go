@@ -197,6 +197,7 @@ type Proxy struct {
 	HTTP     []string
 	User     string // empty means no authentication
 	Password Secret // set exactly if User is
+	Users    string // a file of several; then there is no User
 	Open     bool   // listen beyond loopback even without authentication
 }
 

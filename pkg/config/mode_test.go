@@ -149,7 +149,7 @@ func TestSettingsThatDoNotFitTheMode(t *testing.T) {
 			"-tap: is of TAP mode, but -mode says netstack: drop one of the two",
 			"-mode: netstack has nothing to serve: give -listen 127.0.0.1:1080")},
 		{"one of TAP beside an open proxy", "-socks5 :1 -tap vpn0", lines("-tap"+hasSOCKS,
-			"-socks5: others can reach :1 and nobody has to log in: listen on 127.0.0.1, add -proxy-user and -proxy-pass-file, or allow it with -proxy-open")},
+			"-socks5: others can reach :1 and nobody has to log in: listen on 127.0.0.1, add -proxy-user and -proxy-pass-file or -proxy-users, or allow it with -proxy-open")},
 
 		{"proxies in TAP mode", "-mode tap -socks5 localhost:1 -http :2", "-socks5" + saysTAP + "\n-http" + saysTAP},
 		{"a proxy with its login in TAP mode", "-mode tap -http :2 -proxy-user u -proxy-pass x", "-http" + saysTAP + "\n-proxy-user" + saysTAP},

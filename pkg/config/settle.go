@@ -135,7 +135,7 @@ func (l *loader) fromFile(name string) bool {
 // firstOpen returns the first listener that needs no login and that others can
 // reach, or none.
 func firstOpen(p Proxy) string {
-	if p.User != "" {
+	if p.User != "" || p.Users != "" {
 		return ""
 	}
 	for _, addr := range p.listeners() {

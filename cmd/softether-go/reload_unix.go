@@ -1,0 +1,11 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"syscall"
+)
+
+// reloadSignal has a running program read its files again.
+var reloadSignal os.Signal = syscall.SIGHUP
