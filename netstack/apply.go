@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -24,7 +25,7 @@ const minMTU = 576
 // value any number of times; the zero Config takes everything away.
 //
 // Connections bound to an address that goes away end with ErrAddressChanged; all
-// others stay. With an address, each call announces it to the network.
+// others stay. Each call announces the addresses to the network.
 func (s *Stack) Apply(ctx context.Context, c netcfg.Config) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -38,14 +39,26 @@ func (s *Stack) Apply(ctx context.Context, c netcfg.Config) error {
 	if closed {
 		return fmt.Errorf("netstack: apply: %w", net.ErrClosed)
 	}
-	if old.Address.Addr() != c.Address.Addr() {
-		s.removeAddress(old.Address)
+	if c = s.withoutIPv6IfNarrow(c); c.Address.IsValid() && !c.Address.Addr().Unmap().Is4() {
+		return fmt.Errorf("netstack: apply: %s is not an IPv4 address", c.Address)
+	}
+	had, wanted := addressesOf(old), addressesOf(c)
+	for addr, p := range had {
+		if _, ok := wanted[addr]; !ok {
+			s.removeAddress(p)
+		}
 	}
 	if err := s.setMTU(c.EffectiveMTU()); err != nil {
 		return err
 	}
-	if err := s.addAddress(old.Address, c.Address); err != nil {
+	if len(c.IPv6.Addresses) > 0 {
+		s.link.ip6.Store(true) // before there is something to announce
+	}
+	if err := s.addAddresses(had, c); err != nil {
 		return err
+	}
+	if len(c.IPv6.Addresses) == 0 {
+		s.link.ip6.Store(false)
 	}
 	s.ns.SetRouteTable(routeTable(c))
 	s.dns.SetServers(c.DNS.Servers, c.DNS.Search)
@@ -55,12 +68,36 @@ func (s *Stack) Apply(ctx context.Context, c netcfg.Config) error {
 	s.mu.Unlock()
 	if !old.Equal(c) {
 		s.log.Debug("network configured", "address", c.Address, "gateway", c.Gateway,
-			"routes", len(c.Routes), "dns", c.DNS.Servers, "mtu", s.link.MTU())
+			"routes", len(c.Routes), "ipv6", c.IPv6.Addresses, "gateways6", c.IPv6.Gateways,
+			"routes6", len(c.IPv6.Routes), "dns", c.DNS.Servers, "mtu", s.link.MTU())
 	}
-	return s.announce(c.Address)
+	return s.announce(c)
 }
 
-// Announce tells the network where our address is and forgets where others were.
+// withoutIPv6IfNarrow leaves out IPv6 where packets of the size that each of its links
+// takes would not fit (RFC 8200 section 5).
+func (s *Stack) withoutIPv6IfNarrow(c netcfg.Config) netcfg.Config {
+	if len(c.IPv6.Addresses) > 0 && c.EffectiveMTU() < header.IPv6MinimumMTU {
+		s.log.Warn("no IPv6 in the tunnel: the lease's MTU is too small for it", "mtu", c.EffectiveMTU(), "least", header.IPv6MinimumMTU)
+		c.IPv6 = netcfg.IPv6{}
+	}
+	return c
+}
+
+// addressesOf returns all addresses of c, with their prefixes as gVisor takes them.
+func addressesOf(c netcfg.Config) map[netip.Addr]netip.Prefix {
+	all := make(map[netip.Addr]netip.Prefix, 1+len(c.IPv6.Addresses))
+	if c.Address.IsValid() {
+		a := c.Address.Addr().Unmap()
+		all[a] = netip.PrefixFrom(a, c.Address.Bits())
+	}
+	for _, a := range c.IPv6.Addresses {
+		all[a.Addr] = netip.PrefixFrom(a.Addr, 64)
+	}
+	return all
+}
+
+// Announce tells the network where our addresses are and forgets where others were.
 // To be called when the tunnel is back: the server may have lost its tables, and
 // the gateway may be another machine with the same address.
 func (s *Stack) Announce() error {
@@ -70,8 +107,9 @@ func (s *Stack) Announce() error {
 	if err != nil {
 		return fmt.Errorf("netstack: announce: %w", err)
 	}
-	s.forgetNeighbors(protocolOf(c.Address.Addr()))
-	return s.announce(c.Address)
+	s.forgetNeighbors(header.IPv4ProtocolNumber)
+	s.forgetNeighbors(header.IPv6ProtocolNumber)
+	return s.announce(c)
 }
 
 // forgetNeighbors drops learned addresses. Those being resolved right now stay:
@@ -89,15 +127,12 @@ func (s *Stack) forgetNeighbors(proto tcpip.NetworkProtocolNumber) {
 }
 
 // removeAddress ends what is bound to p and then removes it, so that the resets
-// still go out. An invalid p is none.
+// still go out.
 func (s *Stack) removeAddress(p netip.Prefix) {
-	if !p.IsValid() {
-		return
-	}
 	addr := toAddress(p.Addr())
 	s.mu.Lock()
-	// From here on nothing new binds to the address: dials see no configuration.
-	s.cfg = netcfg.Config{}
+	// From here on nothing new counts on the address.
+	s.cfg = without(s.cfg, p.Addr())
 	var bound []tracked
 	for t := range s.tracked {
 		if t.boundTo(addr) {
@@ -114,10 +149,18 @@ func (s *Stack) removeAddress(p netip.Prefix) {
 		s.log.Warn("address not removed", "address", p, "err", err.String())
 	}
 	s.abortEndpoints(addr) // a dial may have found its route just before
-	s.link.ip6.Store(false)
 	if len(bound) > 0 {
 		s.log.Info("connections ended with their address", "address", p.Addr(), "count", len(bound))
 	}
+}
+
+// without returns c without one of its addresses.
+func without(c netcfg.Config, addr netip.Addr) netcfg.Config {
+	if c.Address.Addr().Unmap() == addr {
+		c.Address = netip.Prefix{}
+	}
+	c.IPv6.Addresses = slices.DeleteFunc(slices.Clone(c.IPv6.Addresses), func(a netcfg.Address6) bool { return a.Addr == addr })
+	return c
 }
 
 // abortEndpoints ends what no connection of ours stands for any more: closed by
@@ -138,23 +181,48 @@ func localAddress(ep tcpip.Endpoint) tcpip.Address {
 	return info.ID.LocalAddress
 }
 
-// addAddress adds next, unless it is the address that old already gave us. A new
-// prefix length of the same address only matters to the routes.
-func (s *Stack) addAddress(old, next netip.Prefix) error {
-	if !next.IsValid() || old.Addr() == next.Addr() {
-		return nil
+// addAddresses adds the addresses of c that are not among those we have. A new prefix
+// length of the same address only matters to the routes.
+func (s *Stack) addAddresses(had map[netip.Addr]netip.Prefix, c netcfg.Config) error {
+	if p := c.Address; p.IsValid() {
+		if err := s.addAddress(had, netip.PrefixFrom(p.Addr().Unmap(), p.Bits()), stack.AddressLifetimes{}); err != nil {
+			return err
+		}
 	}
-	addr := next.Addr().Unmap()
-	if addr.IsUnspecified() || addr.IsMulticast() || addr.IsLoopback() {
+	// The link's own first: what others make the stack say is said from it.
+	for _, local := range []bool{true, false} {
+		for _, a := range c.IPv6.Addresses {
+			if a.Addr.IsLinkLocalUnicast() != local {
+				continue
+			}
+			if err := s.addAddress(had, netip.PrefixFrom(a.Addr, 64), stack.AddressLifetimes{Deprecated: a.Deprecated}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Stack) addAddress(had map[netip.Addr]netip.Prefix, p netip.Prefix, lifetimes stack.AddressLifetimes) error {
+	addr := p.Addr()
+	if addr.IsUnspecified() || addr.IsMulticast() || addr.IsLoopback() || addr.Is4In6() || addr.Zone() != "" {
 		return fmt.Errorf("netstack: apply: %s cannot be the address of a host", addr)
 	}
-	s.link.ip6.Store(addr.Is6())
+	if _, ok := had[addr]; ok {
+		if addr.Is4() {
+			return nil
+		}
+		if err := s.ns.SetAddressLifetimes(nicID, toAddress(addr), lifetimes); err != nil {
+			return fmt.Errorf("netstack: apply: use of address %s: %s", addr, err)
+		}
+		return nil
+	}
 	pa := tcpip.ProtocolAddress{
 		Protocol:          protocolOf(addr),
-		AddressWithPrefix: tcpip.AddressWithPrefix{Address: toAddress(addr), PrefixLen: next.Bits()},
+		AddressWithPrefix: tcpip.AddressWithPrefix{Address: toAddress(addr), PrefixLen: p.Bits()},
 	}
-	if err := s.ns.AddProtocolAddress(nicID, pa, stack.AddressProperties{}); err != nil {
-		return fmt.Errorf("netstack: apply: add address %s: %s", next, err)
+	if err := s.ns.AddProtocolAddress(nicID, pa, stack.AddressProperties{Lifetimes: lifetimes}); err != nil {
+		return fmt.Errorf("netstack: apply: add address %s: %s", p, err)
 	}
 	return nil
 }
@@ -174,35 +242,55 @@ func (s *Stack) setMTU(mtu int) error {
 // and, among equals, the earlier row: a default route in Routes beats Gateway
 // (RFC 3442).
 func routeTable(c netcfg.Config) []tcpip.Route {
-	if !c.Address.IsValid() {
-		return nil
+	var table []tcpip.Route
+	if c.Address.IsValid() {
+		table = append(table, tcpip.Route{Destination: toSubnet(c.Address), NIC: nicID})
+		table = appendRoutes(table, c.Routes, netip.Addr.Is4)
+		table = appendDefault(table, c.Gateway, header.IPv4EmptySubnet)
 	}
-	table := []tcpip.Route{{Destination: toSubnet(c.Address), NIC: nicID}}
-	for _, r := range c.Routes {
-		if !r.Dest.IsValid() || r.Dest.Addr().Unmap().Is4() != c.Address.Addr().Unmap().Is4() {
-			continue
+	if c.IPv6.Usable() {
+		table = appendRoutes(table, c.IPv6.Routes, netip.Addr.Is6)
+		for _, gw := range c.IPv6.Gateways {
+			table = appendDefault(table, gw, header.IPv6EmptySubnet)
 		}
-		table = append(table, tcpip.Route{
-			Destination: toSubnet(r.Dest), Gateway: toAddress(r.Via), NIC: nicID,
-		})
-	}
-	if gw := c.Gateway; gw.IsValid() && !gw.IsUnspecified() {
-		all := header.IPv4EmptySubnet
-		if gw.Unmap().Is6() {
-			all = header.IPv6EmptySubnet
-		}
-		table = append(table, tcpip.Route{Destination: all, Gateway: toAddress(gw), NIC: nicID})
 	}
 	return table
 }
 
-// announce broadcasts that p is ours (RFC 5227 section 2.3). An invalid p, or
-// IPv6, which has its own way, is not announced.
-func (s *Stack) announce(p netip.Prefix) error {
-	if !p.IsValid() || !p.Addr().Unmap().Is4() {
-		return nil
+func appendRoutes(table []tcpip.Route, routes []netcfg.Route, ofFamily func(netip.Addr) bool) []tcpip.Route {
+	for _, r := range routes {
+		if r.Dest.IsValid() && ofFamily(r.Dest.Addr().Unmap()) {
+			table = append(table, tcpip.Route{Destination: toSubnet(r.Dest), Gateway: toAddress(r.Via), NIC: nicID})
+		}
 	}
-	addr := p.Addr().Unmap().As4()
+	return table
+}
+
+func appendDefault(table []tcpip.Route, gw netip.Addr, all tcpip.Subnet) []tcpip.Route {
+	if !gw.IsValid() || gw.IsUnspecified() {
+		return table
+	}
+	return append(table, tcpip.Route{Destination: all, Gateway: toAddress(gw), NIC: nicID})
+}
+
+// announce tells everybody on the link where the addresses of c are.
+func (s *Stack) announce(c netcfg.Config) error {
+	if c.Address.IsValid() {
+		if err := s.announce4(c.Address.Addr().Unmap()); err != nil {
+			return err
+		}
+	}
+	for _, a := range c.IPv6.Addresses {
+		if err := s.announce6(a.Addr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// announce4 broadcasts that addr is ours (RFC 5227 section 2.3).
+func (s *Stack) announce4(address netip.Addr) error {
+	addr := address.As4()
 	b := make([]byte, header.ARPSize)
 	h := header.ARP(b)
 	h.SetIPv4OverEthernet()
@@ -212,7 +300,33 @@ func (s *Stack) announce(p netip.Prefix) error {
 	copy(h.ProtocolAddressTarget(), addr[:])
 	err := s.ns.WritePacketToRemote(nicID, header.EthernetBroadcastAddress, arp.ProtocolNumber, buffer.MakeWithData(b))
 	if err != nil {
-		return fmt.Errorf("netstack: announce %s: %s", p.Addr(), err)
+		return fmt.Errorf("netstack: announce %s: %s", address, err)
+	}
+	return nil
+}
+
+// announce6 tells all nodes that addr is ours (RFC 4861 section 7.2.6).
+func (s *Stack) announce6(address netip.Addr) error {
+	addr, all := toAddress(address), header.IPv6AllNodesMulticastAddress
+	option := header.NDPOptionsSerializer{header.NDPTargetLinkLayerAddressOption(s.link.mac)}
+	b := make([]byte, header.IPv6MinimumSize+header.ICMPv6NeighborAdvertMinimumSize+option.Length())
+	header.IPv6(b).Encode(&header.IPv6Fields{
+		PayloadLength:     uint16(len(b) - header.IPv6MinimumSize),
+		TransportProtocol: header.ICMPv6ProtocolNumber,
+		HopLimit:          header.NDPHopLimit,
+		SrcAddr:           addr,
+		DstAddr:           all,
+	})
+	icmp := header.ICMPv6(b[header.IPv6MinimumSize:])
+	icmp.SetType(header.ICMPv6NeighborAdvert)
+	na := header.NDPNeighborAdvert(icmp.MessageBody())
+	na.SetTargetAddress(addr)
+	na.SetOverrideFlag(true)
+	na.Options().Serialize(option)
+	icmp.SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: icmp, Src: addr, Dst: all}))
+	err := s.ns.WritePacketToRemote(nicID, header.EthernetAddressFromMulticastIPv6Address(all), header.IPv6ProtocolNumber, buffer.MakeWithData(b))
+	if err != nil {
+		return fmt.Errorf("netstack: announce %s: %s", address, err)
 	}
 	return nil
 }

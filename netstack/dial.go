@@ -16,6 +16,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"softether-go/pkg/netcfg"
 )
 
 const (
@@ -59,23 +61,35 @@ func (s *Stack) dial(ctx context.Context, network, address string) (net.Conn, er
 		return nil, err
 	}
 	if family == "" {
-		// The stack has one address: the other family could not be reached.
-		family = "4"
-		if cfg.Address.Addr().Unmap().Is6() {
-			family = "6"
-		}
-		if a, err := netip.ParseAddr(host); err == nil && a.Unmap().Is6() {
-			family = "6"
-		}
+		family = families(cfg, host)
 	}
 	addrs, err := s.dns.LookupNetIP(ctx, "ip"+family, host)
 	if err != nil {
 		return nil, err
 	}
+	addrs = s.order(cfg, addrs)
 	if transport == "udp" {
 		return s.dialUDP(netip.AddrPortFrom(addrs[0], port))
 	}
 	return s.race(ctx, addrs[:min(len(addrs), maxAttempts)], port)
+}
+
+// families returns which addresses of host to ask for, "4", "6" or "" for both: those
+// of a family that the stack has no address of could not be reached.
+func families(cfg netcfg.Config, host string) string {
+	if a, err := netip.ParseAddr(host); err == nil {
+		if a.Unmap().Is6() {
+			return "6"
+		}
+		return "4"
+	}
+	switch has4, has6 := cfg.Address.IsValid(), cfg.IPv6.Usable(); {
+	case has4 && has6:
+		return ""
+	case has6:
+		return "6"
+	}
+	return "4"
 }
 
 // splitHostPort splits without looking up service names, which are the host's.
@@ -104,6 +118,7 @@ func (s *Stack) dialLiteral(ctx context.Context, network string, server netip.Ad
 
 // attempt is how one connection attempt of a race ended.
 type attempt struct {
+	to   netip.Addr
 	conn net.Conn
 	err  error
 }
@@ -120,11 +135,11 @@ func (s *Stack) race(ctx context.Context, addrs []netip.Addr, port uint16) (net.
 	var wg sync.WaitGroup
 	started, ended := 0, 0
 	start := func() {
-		ap := netip.AddrPortFrom(addrs[started], port)
+		to := addrs[started]
 		started++
 		wg.Go(func() {
-			conn, err := s.connect(ctx, ap)
-			results <- attempt{conn, err}
+			conn, err := s.connect(ctx, netip.AddrPortFrom(to, port))
+			results <- attempt{to, conn, err}
 		})
 	}
 	next := time.NewTimer(attemptDelay)
@@ -132,6 +147,7 @@ func (s *Stack) race(ctx context.Context, addrs []netip.Addr, port uint16) (net.
 	start()
 	var winner net.Conn
 	var firstErr error
+	silent := addrs[0] // the first, while it has not answered
 	for winner == nil && ended < len(addrs) {
 		select {
 		case <-next.C:
@@ -141,7 +157,12 @@ func (s *Stack) race(ctx context.Context, addrs []netip.Addr, port uint16) (net.
 			}
 		case r := <-results:
 			ended++
-			winner = r.conn
+			if winner = r.conn; r.to == addrs[0] {
+				silent = netip.Addr{}
+			}
+			if winner != nil {
+				s.slow.note(r.to, silent)
+			}
 			if r.err != nil && firstErr == nil {
 				firstErr = r.err
 			}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -138,11 +139,12 @@ func TestDialTriesTheNextAddressBesideASilentOne(t *testing.T) {
 	wg.Wait()
 }
 
-// serveDNS answers A questions on b from names, everything else with NXDOMAIN,
-// over UDP only. It counts the questions.
+// serveDNS answers questions on b from names, which have addresses of either family
+// with spaces between; unknown names with NXDOMAIN, over UDP only. It counts the
+// questions.
 func serveDNS(t *testing.T, b *Stack, names map[string]string) (asked func() []string) {
 	t.Helper()
-	pc, err := b.ListenPacket(netip.MustParseAddrPort("0.0.0.0:53"))
+	pc, err := b.ListenPacket(netip.MustParseAddrPort("[::]:53"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,13 +168,18 @@ func serveDNS(t *testing.T, b *Stack, names map[string]string) (asked func() []s
 			seen = append(seen, q.Type.String()[4:]+" "+q.Name.String())
 			mu.Unlock()
 			m.Response = true
-			if a, ok := names[q.Name.String()]; ok && q.Type == dnsmessage.TypeA {
-				m.Answers = []dnsmessage.Resource{{
-					Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60},
-					Body:   &dnsmessage.AResource{A: netip.MustParseAddr(a).As4()},
-				}}
-			} else {
+			list, known := names[q.Name.String()]
+			if !known {
 				m.RCode = dnsmessage.RCodeNameError
+			}
+			for _, text := range strings.Fields(list) {
+				header := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
+				switch a := netip.MustParseAddr(text); {
+				case a.Is4() && q.Type == dnsmessage.TypeA:
+					m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AResource{A: a.As4()}})
+				case a.Is6() && q.Type == dnsmessage.TypeAAAA:
+					m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AAAAResource{AAAA: a.As16()}})
+				}
 			}
 			out, _ := m.Pack()
 			_, _ = pc.WriteTo(out, from)

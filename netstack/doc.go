@@ -26,15 +26,22 @@
 // of the tunnel, and an Apply with the same address, because neither the
 // interface nor the address goes away. A changed address ends the connections
 // bound to the old one at once with ErrAddressChanged, since nobody answers them
-// any more.
+// any more. A deprecated IPv6 address carries its connections to their end and begins
+// no new ones. Neighbours' questions (ARP, NDP) are answered here, and MLD says which
+// groups they come by; routers' advertisements are read by whoever calls Apply.
+//
+// A name with several addresses is dialed as RFC 8305 says, in the order of RFC 6724 and
+// with the families in turn. A family that was outrun though it came first is not tried
+// first for a minute, so that half a network that is down costs one connection a moment,
+// and not each.
 //
 // Names are resolved by servers behind the tunnel only. Nothing in this package
 // asks the host's resolver or opens a socket of the host.
 //
 // # Limits
 //
-// IPv6 stays off the wire (no router solicitation, no MLD, inbound dropped)
-// until an IPv6 address is applied. A connection keeps the gateway and the
+// IPv6 stays off the wire (no MLD, inbound dropped) until an IPv6 address is applied,
+// and where the MTU is less than 1280. Of several routers the first is used. A connection keeps the gateway and the
 // segment size it started with. Frames with a VLAN tag are dropped and counted.
 //
 // # Goroutines

@@ -194,7 +194,7 @@ func TestIPv6StaysOffTheWireUntilAnAddressAsksForIt(t *testing.T) {
 			t.Errorf("frame %d: got %x, want ARP only", i, f)
 		}
 	}
-	apply(t, s, prefix("fd00::1/64"))
+	apply(t, s, prefix6("fd00::1/64"))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -208,8 +208,8 @@ func TestIPv6StaysOffTheWireUntilAnAddressAsksForIt(t *testing.T) {
 func TestTwoHostsTalkIPv6(t *testing.T) {
 	a, b := newStack(t, macA), newStack(t, macB)
 	join(t, a, b)
-	apply(t, a, prefix("fd00::1/64"))
-	apply(t, b, prefix("fd00::2/64"))
+	apply(t, a, prefix6("fd00::1/64"))
+	apply(t, b, prefix6("fd00::2/64"))
 	l := listen(t, b, "[::]:80")
 	client := dial(t, a, "tcp", "[fd00::2]:80")
 	transfer(t, accept(t, l), client, 1<<20)

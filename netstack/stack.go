@@ -49,6 +49,8 @@ type Stack struct {
 	out  *outqueue
 	dns  *resolver.Resolver
 
+	slow slowness // of families, when dialing
+
 	dialsFailed atomic.Uint64
 
 	applyMu sync.Mutex // serialises Apply and Announce
@@ -84,7 +86,11 @@ func New(cfg Config) (*Stack, error) {
 	}
 	s.ns = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
-			arp.NewProtocol, ipv4.NewProtocol, ipv6.NewProtocol,
+			arp.NewProtocol, ipv4.NewProtocol,
+			// Switches that listen to MLD pass neighbour solicitations on to those only who
+			// have said what they want to hear. Routers' advertisements are not for gVisor:
+			// whoever calls Apply has heard them.
+			ipv6.NewProtocolWithOptions(ipv6.Options{MLD: ipv6.MLDOptions{Enabled: true}}),
 		},
 		TransportProtocols: []stack.TransportProtocolFactory{
 			tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
@@ -217,7 +223,7 @@ func (s *Stack) config() (netcfg.Config, error) {
 	switch {
 	case s.closed:
 		return s.cfg, net.ErrClosed
-	case !s.cfg.Address.IsValid():
+	case !s.cfg.Address.IsValid() && len(s.cfg.IPv6.Addresses) == 0:
 		return s.cfg, ErrNoAddress
 	}
 	return s.cfg, nil

@@ -41,6 +41,14 @@ func newStack(t testing.TB, mac net.HardwareAddr) *Stack {
 
 func prefix(s string) netcfg.Config { return netcfg.Config{Address: netip.MustParsePrefix(s)} }
 
+// prefix6 is prefix for an IPv6 address.
+func prefix6(s string) netcfg.Config {
+	p := netip.MustParsePrefix(s)
+	return netcfg.Config{IPv6: netcfg.IPv6{
+		Addresses: []netcfg.Address6{{Addr: p.Addr()}}, Routes: []netcfg.Route{{Dest: p.Masked()}},
+	}}
+}
+
 func apply(t testing.TB, s *Stack, c netcfg.Config) {
 	t.Helper()
 	if err := s.Apply(t.Context(), c); err != nil {

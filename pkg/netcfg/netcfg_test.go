@@ -10,7 +10,11 @@ func full() Config {
 		Address: netip.MustParsePrefix("10.0.0.5/24"), Gateway: netip.MustParseAddr("10.0.0.1"),
 		Routes: []Route{{Dest: netip.MustParsePrefix("192.0.2.0/24"), Via: netip.MustParseAddr("10.0.0.2")}},
 		DNS:    DNS{Servers: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Search: []string{"corp"}},
-		MTU:    1400, NTP: []netip.Addr{netip.MustParseAddr("10.0.0.3")},
+		IPv6: IPv6{
+			Addresses: []Address6{{Addr: netip.MustParseAddr("2001:db8::5")}}, Gateways: []netip.Addr{netip.MustParseAddr("fe80::1")},
+			Routes: []Route{{Dest: netip.MustParsePrefix("2001:db8::/64")}},
+		},
+		MTU: 1400, NTP: []netip.Addr{netip.MustParseAddr("10.0.0.3")},
 	}
 }
 
@@ -19,15 +23,19 @@ func TestEqualSeesEveryField(t *testing.T) {
 		t.Error("a configuration does not equal its twin")
 	}
 	for name, change := range map[string]func(*Config){
-		"address": func(c *Config) { c.Address = netip.MustParsePrefix("10.0.0.6/24") },
-		"prefix":  func(c *Config) { c.Address = netip.MustParsePrefix("10.0.0.5/16") },
-		"gateway": func(c *Config) { c.Gateway = netip.Addr{} },
-		"routes":  func(c *Config) { c.Routes = nil },
-		"via":     func(c *Config) { c.Routes = []Route{{Dest: c.Routes[0].Dest}} },
-		"servers": func(c *Config) { c.DNS.Servers = nil },
-		"search":  func(c *Config) { c.DNS.Search = []string{"lab"} },
-		"MTU":     func(c *Config) { c.MTU = 0 },
-		"NTP":     func(c *Config) { c.NTP = nil },
+		"address":         func(c *Config) { c.Address = netip.MustParsePrefix("10.0.0.6/24") },
+		"prefix":          func(c *Config) { c.Address = netip.MustParsePrefix("10.0.0.5/16") },
+		"gateway":         func(c *Config) { c.Gateway = netip.Addr{} },
+		"routes":          func(c *Config) { c.Routes = nil },
+		"via":             func(c *Config) { c.Routes = []Route{{Dest: c.Routes[0].Dest}} },
+		"servers":         func(c *Config) { c.DNS.Servers = nil },
+		"search":          func(c *Config) { c.DNS.Search = []string{"lab"} },
+		"IPv6 address":    func(c *Config) { c.IPv6.Addresses = nil },
+		"IPv6 preference": func(c *Config) { c.IPv6.Addresses = []Address6{{c.IPv6.Addresses[0].Addr, true}} },
+		"IPv6 gateway":    func(c *Config) { c.IPv6.Gateways = nil },
+		"IPv6 route":      func(c *Config) { c.IPv6.Routes = nil },
+		"MTU":             func(c *Config) { c.MTU = 0 },
+		"NTP":             func(c *Config) { c.NTP = nil },
 	} {
 		c := full()
 		change(&c)
@@ -46,5 +54,24 @@ func TestZeroAsksForNothing(t *testing.T) {
 	}
 	if a, b := (Config{MTU: DefaultMTU}), (Config{}); !a.Equal(b) {
 		t.Error("the default MTU, said or not, differs")
+	}
+}
+
+func TestALinkLocalAddressIsNotEnough(t *testing.T) {
+	near := Address6{Addr: netip.MustParseAddr("fe80::5")}
+	for _, row := range []struct {
+		name string
+		of   IPv6
+		want bool
+	}{
+		{"none", IPv6{}, false},
+		{"of the link", IPv6{Addresses: []Address6{near}}, false},
+		{"of the world", full().IPv6, true},
+		{"of both", IPv6{Addresses: append([]Address6{near}, full().IPv6.Addresses...)}, true},
+		{"deprecated", IPv6{Addresses: []Address6{{netip.MustParseAddr("2001:db8::5"), true}}}, true},
+	} {
+		if got := row.of.Usable(); got != row.want {
+			t.Errorf("%s: got %v, want %v", row.name, got, row.want)
+		}
 	}
 }
