@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,7 +37,14 @@ var errLoopback = errors.New("a loopback or unspecified address is not behind th
 // for the address families the stack has; its addresses are tried one beside the
 // other, each a little after the one before, and the first to answer wins.
 func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := s.dial(ctx, network, address)
+	return s.DialPermitted(ctx, network, address, nil)
+}
+
+// DialPermitted is DialContext, but for addresses of which permit returns an error. If
+// that is so of all addresses, the first of those errors is the cause of the failure. A
+// nil permit permits all.
+func (s *Stack) DialPermitted(ctx context.Context, network, address string, permit func(netip.AddrPort) error) (net.Conn, error) {
+	conn, err := s.dial(ctx, network, address, permit)
 	if err == nil {
 		return conn, nil
 	}
@@ -47,7 +55,7 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 	return nil, opError("dial", network, nil, nil, err)
 }
 
-func (s *Stack) dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (s *Stack) dial(ctx context.Context, network, address string, permit func(netip.AddrPort) error) (net.Conn, error) {
 	transport, family := strings.TrimRight(network, "46"), strings.TrimLeft(network, "tcudp")
 	if (transport != "tcp" && transport != "udp") || len(family) > 1 {
 		return nil, net.UnknownNetworkError(network)
@@ -64,6 +72,9 @@ func (s *Stack) dial(ctx context.Context, network, address string) (net.Conn, er
 		family = families(cfg, host)
 	}
 	addrs, err := s.dns.LookupNetIP(ctx, "ip"+family, host)
+	if err == nil && permit != nil {
+		addrs, err = permitted(addrs, port, permit)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +101,22 @@ func families(cfg netcfg.Config, host string) string {
 		return "6"
 	}
 	return "4"
+}
+
+// permitted returns those of addrs that are, or if none is why.
+func permitted(addrs []netip.Addr, port uint16, permit func(netip.AddrPort) error) ([]netip.Addr, error) {
+	var why error
+	good := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool {
+		err := permit(netip.AddrPortFrom(a.Unmap(), port))
+		if why == nil {
+			why = err
+		}
+		return err != nil
+	})
+	if len(good) == 0 {
+		return nil, why
+	}
+	return good, nil
 }
 
 // splitHostPort splits without looking up service names, which are the host's.

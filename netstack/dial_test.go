@@ -50,6 +50,48 @@ func TestDialErrors(t *testing.T) {
 	}
 }
 
+// An address that is not permitted is not dialed, and the reason is the error's.
+func TestDialPermitted(t *testing.T) {
+	a, b := pair(t)
+	l, err := b.ListenTCP(netip.MustParseAddrPort("10.0.0.2:80"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	no := errors.New("not this one")
+	for _, row := range []struct {
+		name   string
+		permit func(netip.AddrPort) error
+		want   error
+	}{
+		{"no", func(netip.AddrPort) error { return no }, no},
+		{"yes", func(netip.AddrPort) error { return nil }, nil},
+		{"nobody asked", nil, nil},
+	} {
+		var asked []netip.AddrPort
+		permit := row.permit
+		if permit != nil {
+			permit = func(ap netip.AddrPort) error {
+				asked = append(asked, ap)
+				return row.permit(ap)
+			}
+		}
+		before := a.Stats().TCPConnects
+		conn, err := a.DialPermitted(t.Context(), "tcp", "[::ffff:10.0.0.2]:80", permit)
+		if !errors.Is(err, row.want) {
+			t.Errorf("%s: got %v, want %v", row.name, err, row.want)
+		}
+		if err == nil {
+			conn.Close()
+		} else if a.Stats().TCPConnects != before {
+			t.Errorf("%s: dialed all the same", row.name)
+		}
+		if permit != nil && (len(asked) != 1 || asked[0].String() != "10.0.0.2:80") {
+			t.Errorf("%s: asked for %v", row.name, asked)
+		}
+	}
+}
+
 func TestDialWithoutAnAddress(t *testing.T) {
 	s := newStack(t, macA)
 	for _, network := range []string{"tcp", "udp"} {

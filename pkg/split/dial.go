@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,6 +50,26 @@ func (s *Switch) DialContext(ctx context.Context, network, address string) (net.
 	return s.towards(host).DialContext(ctx, network, address)
 }
 
+// DialPermitted is DialContext, but for addresses of which permit returns an error; both
+// networks have to know it, or it fails. If that is so of all addresses, the first of those
+// errors is the cause of the failure.
+func (s *Switch) DialPermitted(ctx context.Context, network, address string, permit func(netip.AddrPort) error) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	d, ok := s.towards(host).(permittedDialer)
+	if !ok {
+		return nil, refused(host, errors.New("its addresses cannot be checked"))
+	}
+	return d.DialPermitted(ctx, network, address, permit)
+}
+
+// A permittedDialer is a Network that asks before it dials an address.
+type permittedDialer interface {
+	DialPermitted(ctx context.Context, network, address string, permit func(netip.AddrPort) error) (net.Conn, error)
+}
+
 // LookupNetIP resolves host where the rules say. The network is "ip", "ip4" or "ip6".
 func (s *Switch) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	return s.towards(host).LookupNetIP(ctx, network, host)
@@ -67,6 +88,12 @@ type Host struct {
 // DialContext connects to address, host:port. It refuses, as syscall.EACCES, an address
 // that the rules do not let out.
 func (h *Host) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return h.DialPermitted(ctx, network, address, nil)
+}
+
+// DialPermitted is DialContext, but for addresses of which permit returns an error. If that
+// is so of all, it returns the first of those errors. A nil permit permits all.
+func (h *Host) DialPermitted(ctx context.Context, network, address string, permit func(netip.AddrPort) error) (net.Conn, error) {
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -78,6 +105,19 @@ func (h *Host) DialContext(ctx context.Context, network, address string) (net.Co
 	addrs, err := h.LookupNetIP(ctx, "ip"+strings.TrimLeft(network, "tcudp"), host)
 	if err != nil {
 		return nil, err
+	}
+	if permit != nil {
+		var why error
+		addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool {
+			err := permit(netip.AddrPortFrom(a, uint16(port)))
+			if why == nil {
+				why = err
+			}
+			return err != nil
+		})
+		if len(addrs) == 0 {
+			return nil, why
+		}
 	}
 	return h.Dial(ctx, network, addrs, uint16(port))
 }

@@ -82,6 +82,39 @@ func TestEachNameIsAskedForOnItsOwnSideOnly(t *testing.T) {
 	}
 }
 
+// Of a name's addresses those are dialed that the caller permits, on either side.
+func TestDialPermitted(t *testing.T) {
+	no := errors.New("not this one")
+	only := func(good string) func(netip.AddrPort) error {
+		return func(ap netip.AddrPort) error {
+			if ap.String() == good {
+				return nil
+			}
+			return no
+		}
+	}
+	names := map[string]string{"www.example.com.": "192.0.2.7 192.0.2.8"}
+	for _, row := range []struct {
+		address, good string
+		trail         string
+		want          error
+	}{
+		{"www.example.com:443", "192.0.2.8:443", "host looks up ip www.example.com., host dials tcp [192.0.2.8] 443", syscall.ECONNREFUSED},
+		{"www.example.com:443", "192.0.2.8:80", "host looks up ip www.example.com.", no},
+		{"192.0.2.9:80", "192.0.2.8:80", "", no},
+		{"files.corp:80", "", "", syscall.EACCES}, // a tape cannot ask
+	} {
+		s, notes := newSwitch(rules(t, "default", "corp"), names)
+		_, err := s.DialPermitted(t.Context(), "tcp", row.address, only(row.good))
+		if !errors.Is(err, row.want) {
+			t.Errorf("%s: got error %v, want %v", row.address, err, row.want)
+		}
+		if got := strings.Join(*notes, ", "); got != row.trail {
+			t.Errorf("%s:\n got %s\nwant %s", row.address, got, row.trail)
+		}
+	}
+}
+
 func TestLookupsAreSplitToo(t *testing.T) {
 	s, notes := newSwitch(rules(t, "example.com", ""), map[string]string{"www.example.com.": "192.0.2.7"})
 	if got, err := s.LookupNetIP(t.Context(), "ip4", "WWW.example.com"); err != nil || len(got) != 1 {

@@ -113,6 +113,13 @@ func (t *Tunnel) DialContext(ctx context.Context, network, address string) (net.
 	return t.stack.DialContext(ctx, network, address)
 }
 
+// DialPermitted is DialContext, but for addresses, of a name or given as such, of which
+// permit returns an error. If that is so of all, the first of those errors is the cause of
+// the failure.
+func (t *Tunnel) DialPermitted(ctx context.Context, network, address string, permit func(netip.AddrPort) error) (net.Conn, error) {
+	return t.stack.DialPermitted(ctx, network, address, permit)
+}
+
 // Listen accepts TCP connections from the VPN at address, "host:port". Without a host
 // it is whatever address the Tunnel has, also after that has changed; port 0 lets the
 // stack choose. The network is tcp or tcp4, which are the same here, or tcp6.
