@@ -81,6 +81,9 @@ type Config struct {
 	// server at least: each is tried when those before it have failed in a way that may
 	// pass. It is asked at every attempt and may block.
 	Servers func(context.Context) []Server
+	// Refresh, if set, is asked before each attempt for what may have changed since, such as
+	// a password that was replaced in its file. It may read files.
+	Refresh func(session.Config) session.Config
 	// Hurry ends the wait between attempts when it yields, as when the network has
 	// changed. What it held when a session came up is forgotten. May be nil.
 	Hurry <-chan struct{}
@@ -283,8 +286,12 @@ func (c *Client) once(ctx context.Context) error {
 // dial opens a session at the first server that lets us.
 func (c *Client) dial(ctx context.Context) (s *session.Session, err error) {
 	servers := c.cfg.Servers(ctx)
+	login := c.cfg.Session
+	if c.cfg.Refresh != nil {
+		login = c.cfg.Refresh(login)
+	}
 	for i, server := range servers {
-		cfg := c.cfg.Session
+		cfg := login
 		cfg.Host, cfg.Port = server.Host, server.Port
 		s, err = c.dialOne(ctx, cfg)
 		var se *session.Error

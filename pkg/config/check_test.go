@@ -47,6 +47,12 @@ func TestEveryProblemIsALineThatNamesTheRemedy(t *testing.T) {
 			"-gateway: is our own -address: give the router's"},
 		{"a gateway that is everyone", with("-no-dhcp", "-address", "10.0.0.5/24", "-gateway", "10.0.0.255"),
 			"-gateway: 10.0.0.255 is the network or broadcast address of 10.0.0.0/24: give the router's"},
+		{"a socket without its kind", with("-health", "/run/vpn.sock"),
+			`-health: "/run/vpn.sock" is not an address and a port: for a Unix socket give "unix:/run/vpn.sock"`},
+		{"a socket without a name", with("-health", "unix:@"), "-health: unix: wants a path, or @ and a name, behind it"},
+		{"a target of IPv6", with("-health-target", "fd00::1"), `-health-target: "fd00::1" is IPv6, which the tunnel does not carry yet: give an IPv4 address`},
+		{"an endless end", with("-drain", "-1s"), `-drain: "-1s" is not a duration: give one like 10s, or 0s for none`},
+
 		{"an item missing in a list", with("-dns", "10.0.0.1,,10.0.0.2"), `-dns: "" is not an IP address`},
 
 		{"the same listener twice", with("-http", "127.0.0.1:1080"),

@@ -93,6 +93,7 @@ type Config struct {
 	TAP     TAP   // in ModeTAP, and only then
 	Run     Run   // in ModeRun, and only then
 	Retry   Retry
+	Service Service
 	Log     Log
 	Mode    Mode // never ModeAuto after Load
 
@@ -142,6 +143,9 @@ type Auth struct {
 	User     string
 	Password Secret // may be set and empty; not set if anonymous or by certificate
 	Hash     Secret // in place of Password, if hashed: 40 hexadecimal digits
+	// SecretFile is where Password or Hash were read from, and may be read from again
+	// by ReadAgain. Empty if they are from elsewhere.
+	SecretFile string
 
 	// ByCertificate: two files, one, or what an account file holds.
 	CertFile, KeyFile string
@@ -242,6 +246,13 @@ type Run struct {
 type Retry struct {
 	Delay    time.Duration // base between attempts; 5s by default
 	MaxDelay time.Duration // what it may grow to; never below Delay
+}
+
+// Service says what whoever supervises the program may ask of it.
+type Service struct {
+	Health       []string      // where: HOST:PORT, unix:PATH or unix:@NAME
+	HealthTarget string        // whom to ask through the tunnel: an IPv4 address or a name; empty means the gateway
+	Drain        time.Duration // for connections of the proxies at the end; 2s by default
 }
 
 // Log says what to write and in which form.

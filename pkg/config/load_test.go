@@ -72,7 +72,9 @@ func TestTheLeastThatIsNeeded(t *testing.T) {
 		Proxy:  Proxy{SOCKS5: []string{"127.0.0.1:1080"}},
 		Links:  Links{Count: 1},
 		Retry:  Retry{Delay: 5 * time.Second, MaxDelay: time.Minute},
-		Mode:   ModeNetstack,
+
+		Service: Service{Drain: 2 * time.Second},
+		Mode:    ModeNetstack,
 	}
 	if diff := cmp.Diff(mustLoad(t, setup{}, whole...), want, compareConfig); diff != "" {
 		t.Errorf("-got +want:\n%s", diff)
@@ -119,6 +121,9 @@ compress true
 insecure-no-encryption false
 reconnect-delay 2s
 reconnect-max-delay 30s
+health unix:@vpn, :9090
+health-target 10.0.0.9
+drain 0s
 log-level debug
 log-json
 `
@@ -150,8 +155,11 @@ func wantEverything(t *testing.T) Config {
 		},
 		Links: Links{Count: 8, HalfDuplex: true, TTL: 10 * time.Minute, QoS: true, Compress: true},
 		Retry: Retry{Delay: 2 * time.Second, MaxDelay: 30 * time.Second},
-		Log:   Log{Level: slog.LevelDebug, JSON: true},
-		Mode:  ModeNetstack,
+
+		Service: Service{Health: []string{"unix:@vpn", ":9090"}, HealthTarget: "10.0.0.9"},
+
+		Log:  Log{Level: slog.LevelDebug, JSON: true},
+		Mode: ModeNetstack,
 	}
 }
 
@@ -366,6 +374,7 @@ capture false # default
 no-ipv6 false # default
 reconnect-delay 5s # default
 reconnect-max-delay 1m0s # default
+drain 2s # default
 log-level info # default
 log-json false # default
 `

@@ -76,7 +76,7 @@ func (l *loader) settleLogin() {
 	if !d.Auth.Hash.IsSet() && (d.Auth.Method == HashedPassword || d.Auth.Method == PlainPassword || l.inputs["pass-file"].given()) {
 		l.settleSecret(secretPlace{
 			flag: "pass", fileFlag: "pass-file", credentials: []string{"softether-pass", "pass"},
-			into: &d.Auth.Password, file: d.passFile,
+			into: &d.Auth.Password, file: d.passFile, from: &d.Auth.SecretFile,
 		})
 	}
 }
@@ -101,7 +101,7 @@ func (l *loader) settleHash() {
 	flag := l.flagFrom(l.highest("pass-hash", "pass-hash-file"), "pass-hash", "pass-hash-file")
 	l.settleSecret(secretPlace{
 		flag: "pass-hash", fileFlag: "pass-hash-file", credentials: []string{"softether-pass-hash"},
-		into: &d.passHash, file: d.passHashFile,
+		into: &d.passHash, file: d.passHashFile, from: &d.Auth.SecretFile,
 	})
 	if l.failed["pass-hash"] {
 		l.failed["pass"] = true

@@ -65,10 +65,11 @@ func wantEverythingTAP() Config {
 			Name: "vpn0", AcceptDefaultGateway: true, AcceptStaticRoutes: true, AcceptDNS: true,
 			PolicyTable: 200, ConnMark: true, BlockIPv6: true, SLAAC: true,
 		},
-		Links: Links{Count: 1},
-		Retry: Retry{Delay: 5 * time.Second, MaxDelay: time.Minute},
-		Mode:  ModeTAP,
-		Notes: []string{"-insecure: any server is accepted, also one in between that reads everything; -pin is as easy and safe"},
+		Links:   Links{Count: 1},
+		Retry:   Retry{Delay: 5 * time.Second, MaxDelay: time.Minute},
+		Service: Service{Drain: 2 * time.Second},
+		Mode:    ModeTAP,
+		Notes:   []string{"-insecure: any server is accepted, also one in between that reads everything; -pin is as easy and safe"},
 	}
 }
 

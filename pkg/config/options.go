@@ -23,6 +23,7 @@ const (
 	tapMode         group = "TAP mode"
 	runMode         group = "Running a command (softether-go run)"
 	reconnecting    group = "Reconnecting"
+	service         group = "As a service"
 	logging         group = "Logging"
 )
 
@@ -147,7 +148,7 @@ func envName(flag string) string {
 // options is the table. Its rows are in the files options_*.go.
 var options = slices.Concat(
 	connectionOptions, linkOptions, udpOptions, loginOptions, trustOptions, wayOptions, addressOptions,
-	proxyOptions, splitOptions, tapOptions, runOptions, retryOptions, logOptions,
+	proxyOptions, splitOptions, tapOptions, runOptions, retryOptions, serviceOptions, logOptions,
 )
 
 func findOption(name string) (option, bool) {

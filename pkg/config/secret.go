@@ -108,6 +108,7 @@ type secretPlace struct {
 	credentials    []string
 	into           *Secret // holds what the flag, the variable or the config file gave
 	file           string
+	from           *string // gets the file that it was read from, if any; may be nil
 }
 
 // settleSecret chooses between the places and reads the file, if one is chosen.
@@ -133,9 +134,17 @@ func (l *loader) settleSecret(p secretPlace) {
 		l.failed[p.flag] = true // so that nobody complains that it is missing
 		return
 	}
-	*p.into = s
+	p.take(s, p.file)
 	word.place = place{file.origin, p.file}
 	l.noteReadable(p.file)
+}
+
+// take keeps a secret that was read from a file.
+func (p secretPlace) take(s Secret, file string) {
+	*p.into = s
+	if p.from != nil {
+		*p.from = file
+	}
 }
 
 // findCredential takes the first of the credentials that systemd provides.
@@ -154,7 +163,7 @@ func (l *loader) findCredential(p secretPlace) {
 			l.problem(p.flag, "systemd credential: "+err.Error())
 			return
 		}
-		*p.into = s
+		p.take(s, path)
 		l.inputs[p.flag].place = place{FromCredential, path}
 		return
 	}
@@ -164,4 +173,29 @@ func (l *loader) noteReadable(path string) {
 	if worldReadable(path) {
 		l.note(fmt.Sprintf("%s holds a password and everyone on this machine can read it: chmod 600 it", path))
 	}
+}
+
+// ReadAgain returns the login with the secret that is in its file now, as it may have
+// been replaced. What is not a file that stays, such as a pipe, is not read twice.
+func (a Auth) ReadAgain() (Auth, error) {
+	info, err := os.Stat(a.SecretFile)
+	switch {
+	case a.SecretFile == "":
+		return a, nil
+	case err != nil:
+		return a, err
+	case !info.Mode().IsRegular():
+		return a, nil
+	}
+	s, err := ReadSecret(a.SecretFile)
+	if err == nil && a.Hash.IsSet() {
+		if s, err = parseStoredHash(s.Reveal()); err == nil {
+			a.Hash = s
+		}
+		return a, err
+	}
+	if err == nil {
+		a.Password = s
+	}
+	return a, err
 }
