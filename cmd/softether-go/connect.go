@@ -36,7 +36,7 @@ func connect(ctx context.Context, args []string, t terminal) error {
 		return err
 	}
 	defer v.close()
-	v.tables = t.err
+	v.tables, v.manager = t.err, newNotifier(log)
 	return v.run(ctx)
 }
 

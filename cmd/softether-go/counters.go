@@ -95,6 +95,7 @@ func (p *program) noteState() func(client.State) {
 		if was == client.Up && (s == client.Waiting || s == client.Stopped) {
 			p.logCounters("statistics at the session's end")
 		}
+		p.manager.state(s)
 		was = s
 	}
 }

@@ -14,9 +14,6 @@ import (
 	"softether-go/proxy"
 )
 
-// drainTime is how long open connections may go on after the first signal.
-const drainTime = 2 * time.Second
-
 // proxies are the listeners and what serves them.
 type proxies struct {
 	log     *slog.Logger
@@ -110,13 +107,8 @@ func (p *proxies) serve(ctx context.Context) error {
 	return g.Wait()
 }
 
-// shutdown takes no more clients and ends those there are, after drainTime if
-// they can still be served.
-func (p *proxies) shutdown(drain bool) {
-	var wait time.Duration
-	if drain {
-		wait = drainTime
-	}
+// shutdown takes no more clients and ends those there are, after a while.
+func (p *proxies) shutdown(wait time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	var g errgroup.Group

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -16,8 +17,10 @@ import (
 
 	"softether-go/pkg/client"
 	"softether-go/pkg/config"
+	"softether-go/pkg/health"
 	"softether-go/pkg/privnet"
 	"softether-go/pkg/share"
+	"softether-go/pkg/stats"
 	"softether-go/pkg/vpn"
 	"softether-go/pkg/wire"
 )
@@ -119,15 +122,26 @@ func (v *sharedVPN) open(ctx context.Context) error {
 	if v.listener, err = privnet.Listen(path); err != nil {
 		return err
 	}
+	told, err := openTeller(ctx, v.cfg.Service.Health)
+	if err != nil {
+		v.listener.Close()
+		return err
+	}
 	v.ctx, v.end = context.WithCancel(ctx)
+	monitor := health.New(health.Config{Endpoint: v.sw.Uplink(), Log: v.log}) // the addresses are the commands'
 	v.client = client.New(client.Config{
-		Session: sc, Servers: vpn.Servers(serversOf(v.cfg.Server), v.cfg.Server.Fastest, way), Hurry: way.Changed(), Endpoint: v.sw.Uplink(),
+		Session: sc, Servers: vpn.Servers(serversOf(v.cfg.Server), v.cfg.Server.Fastest, way), Hurry: way.Changed(), Endpoint: monitor,
 		ReconnectDelay: v.cfg.Retry.Delay, ReconnectMax: v.cfg.Retry.MaxDelay, OnWelcome: v.welcome, Log: v.log,
+		Refresh: refresh(v.cfg.Auth, v.log), OnState: func(s client.State) { vpn.Enter(monitor, s) },
 	})
+	told.server = health.Server{Monitor: monitor, Metrics: func(w io.Writer) error {
+		return writeMetrics(w, []stats.Section{{Name: "session", Counts: v.client.Stats()}, {Name: "health", Counts: monitor.Stats()}})
+	}}
 	v.connect = sync.OnceFunc(func() {
 		sayNotes(v.cfg, v.log)
-		v.running.Go(func() { _ = v.sw.Run(v.ctx) })  // it ends with ctx
-		v.running.Go(func() { _ = way.Watch(v.ctx) }) // so does it
+		v.running.Go(func() { _ = v.sw.Run(v.ctx) })   // it ends with ctx
+		v.running.Go(func() { _ = way.Watch(v.ctx) })  // so does it
+		v.running.Go(func() { _ = told.serve(v.ctx) }) // and it
 		v.running.Go(v.keep)
 	})
 	return nil

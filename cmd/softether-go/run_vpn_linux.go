@@ -157,7 +157,7 @@ func serveRoom(ctx context.Context, cfg config.Config, link *privnet.Link, log *
 		link.Close()
 		return err
 	}
-	v, err := newProgramOn(roomEnd{link, published}, cfg, log)
+	v, err := newProgramOn(ctx, roomEnd{link, published}, cfg, log)
 	if err != nil {
 		return err
 	}

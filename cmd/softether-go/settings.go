@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"softether-go/pkg/config"
+	"softether-go/pkg/health"
 	"softether-go/pkg/netcfg"
 	"softether-go/pkg/session"
 	"softether-go/pkg/vpn"
@@ -58,11 +59,36 @@ func vpnConfig(cfg config.Config, log *slog.Logger) (vpn.Config, error) {
 	if err != nil {
 		return vpn.Config{}, err
 	}
+	var target health.Target
+	if cfg.Service.HealthTarget != "" {
+		if target, err = health.ParseTarget(cfg.Service.HealthTarget); err != nil {
+			return vpn.Config{}, usageError{fmt.Errorf("-health-target: %w", err)}
+		}
+	}
 	return vpn.Config{
 		Session: sc, Servers: serversOf(cfg.Server), Fastest: cfg.Server.Fastest, Way: way,
 		MAC: cfg.Address.MAC, Address: addressing(cfg.Address),
 		ReconnectDelay: cfg.Retry.Delay, ReconnectMax: cfg.Retry.MaxDelay, Log: log,
+		Refresh: refresh(cfg.Auth, log), Probe: target,
 	}, nil
+}
+
+// refresh reads a login's files again before each attempt, as whoever manages them may
+// have replaced them.
+func refresh(a config.Auth, log *slog.Logger) func(session.Config) session.Config {
+	return func(sc session.Config) session.Config {
+		fresh, next := a, sc
+		var err error
+		if fresh, err = a.ReadAgain(); err == nil {
+			next.Password = fresh.Password.Reveal()
+			err = login(&next, fresh, log)
+		}
+		if err != nil { // such as in the middle of being replaced
+			log.Warn("the login's file cannot be read again, so what was in it before is used", "cause", err)
+			return sc
+		}
+		return next
+	}
 }
 
 // addressing translates the settings about our address.

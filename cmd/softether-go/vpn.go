@@ -10,6 +10,7 @@ import (
 
 	"softether-go/pkg/client"
 	"softether-go/pkg/config"
+	"softether-go/pkg/health"
 	"softether-go/pkg/vpn"
 )
 
@@ -20,6 +21,9 @@ type program struct {
 	log     *slog.Logger
 	end     io.Closer
 	proxies *proxies
+	health  *teller
+	manager *notifier // of services; nil tells nobody
+	drain   time.Duration
 
 	showEvery time.Duration // between log lines with the counters; 0 means none
 	tables    io.Writer     // for tables of the counters
@@ -35,6 +39,15 @@ type localEnd interface {
 // newProgram builds everything and binds the listeners, so that what cannot work here
 // fails before the server hears of us.
 func newProgram(ctx context.Context, cfg config.Config, log *slog.Logger) (*program, error) {
+	p, err := newBareProgram(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	return p.toldOf(ctx, cfg.Service)
+}
+
+// newBareProgram is newProgram without those who ask how it is.
+func newBareProgram(ctx context.Context, cfg config.Config, log *slog.Logger) (*program, error) {
 	vc, err := vpnConfig(cfg, log)
 	if err != nil {
 		return nil, err
@@ -45,20 +58,20 @@ func newProgram(ctx context.Context, cfg config.Config, log *slog.Logger) (*prog
 		if err != nil {
 			return nil, err
 		}
-		return assemble(vc, end, cfg.Log), nil
+		return assemble(vc, end, cfg), nil
 	case cfg.Mode == config.ModeTAP:
 		end, err := openTAP(cfg, log)
 		if err != nil {
 			return nil, err
 		}
-		return assemble(vc, end, cfg.Log), nil
+		return assemble(vc, end, cfg), nil
 	}
 	return newProxyProgram(ctx, vc, cfg, log)
 }
 
 // newProxyProgram serves proxies on a stack of our own.
 func newProxyProgram(ctx context.Context, vc vpn.Config, cfg config.Config, log *slog.Logger) (*program, error) {
-	p := emptyProgram(&vc, cfg.Log)
+	p := emptyProgram(&vc, cfg)
 	tunnel, err := vpn.Open(vc)
 	if err != nil {
 		return nil, err
@@ -73,35 +86,51 @@ func newProxyProgram(ctx context.Context, vc vpn.Config, cfg config.Config, log 
 
 // newProgramOn builds everything above a local end that is open already, which is closed
 // on an error too.
-func newProgramOn(end localEnd, cfg config.Config, log *slog.Logger) (*program, error) {
+func newProgramOn(ctx context.Context, end localEnd, cfg config.Config, log *slog.Logger) (*program, error) {
 	vc, err := vpnConfig(cfg, log)
 	if err != nil {
 		end.Close()
 		return nil, err
 	}
-	return assemble(vc, end, cfg.Log), nil
+	return assemble(vc, end, cfg).toldOf(ctx, cfg.Service)
 }
 
 // assemble puts a VPN on a local end.
-func assemble(vc vpn.Config, end localEnd, c config.Log) *program {
-	p := emptyProgram(&vc, c)
+func assemble(vc vpn.Config, end localEnd, cfg config.Config) *program {
+	p := emptyProgram(&vc, cfg)
 	p.Line, p.end = vpn.New(vc, end), end
 	return p
 }
 
 // emptyProgram is told by a VPN made from vc of its states.
-func emptyProgram(vc *vpn.Config, c config.Log) *program {
-	p := &program{log: vc.Log, proxies: &proxies{}, showEvery: c.Statistics, tables: os.Stderr}
+func emptyProgram(vc *vpn.Config, cfg config.Config) *program {
+	p := &program{log: vc.Log, proxies: &proxies{}, health: &teller{}, drain: cfg.Service.Drain,
+		showEvery: cfg.Log.Statistics, tables: os.Stderr}
 	vc.OnState = p.noteState()
 	return p
 }
+
+// toldOf opens where others may ask how the program is. On an error it closes the program.
+func (p *program) toldOf(ctx context.Context, c config.Service) (*program, error) {
+	t, err := openTeller(ctx, c.Health)
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	t.server = health.Server{Monitor: p.Health(), Metrics: func(w io.Writer) error { return writeMetrics(w, p.counters()) }}
+	p.health = t
+	return p, nil
+}
+
+// watchdog gives the service manager signs of life.
+func (p *program) watchdog(ctx context.Context) error { return p.manager.watch(ctx, p.Health()) }
 
 // run serves until ctx ends or something fails for good. The proxies stop first,
 // while the tunnel still carries their clients' last words.
 func (p *program) run(ctx context.Context) error {
 	below, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	parts := []func(context.Context) error{p.Line.Run, p.proxies.serve, p.proxies.reload, p.showCounters, p.giveBack}
+	parts := []func(context.Context) error{p.Line.Run, p.proxies.serve, p.proxies.reload, p.health.serve, p.watchdog, p.showCounters, p.giveBack}
 	ended := make(chan error, len(parts))
 	for _, part := range parts {
 		go func() { ended <- part(below) }()
@@ -114,7 +143,12 @@ func (p *program) run(ctx context.Context) error {
 	case err = <-ended:
 		left--
 	}
-	p.proxies.shutdown(p.State() == client.Up && err == nil)
+	p.manager.stopping()
+	p.Health().Drain()
+	if p.State() != client.Up || err != nil {
+		p.drain = 0
+	}
+	p.proxies.shutdown(p.drain)
 	cancel()
 	for range left {
 		if e := <-ended; err == nil && !errors.Is(e, context.Canceled) {
@@ -131,7 +165,8 @@ func (p *program) giveBack(ctx context.Context) error {
 
 // close gives back what newProgram opened. After run nothing is left to do.
 func (p *program) close() {
-	p.proxies.shutdown(false)
+	p.proxies.shutdown(0)
+	p.health.close()
 	if err := p.end.Close(); err != nil {
 		p.log.Debug("local end not closed", "cause", err)
 	}

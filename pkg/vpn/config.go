@@ -7,6 +7,7 @@ import (
 
 	"softether-go/pkg/client"
 	"softether-go/pkg/dhcp"
+	"softether-go/pkg/health"
 	"softether-go/pkg/netcfg"
 	"softether-go/pkg/session"
 	"softether-go/pkg/underlay"
@@ -24,12 +25,17 @@ type Config struct {
 	// what the End wants there.
 	Way *underlay.Dialer
 
+	// Refresh, if set, is asked before each attempt for what may have changed since, such as
+	// a password that was replaced in its file.
+	Refresh func(session.Config) session.Config
+
 	Address Addressing
 	MAC     net.HardwareAddr // of a Tunnel; nil means a random one, which gets another lease each time
 
 	ReconnectDelay time.Duration      // base of the delays between attempts; 0 means 5 s
 	ReconnectMax   time.Duration      // their limit; 0 means 1 min
 	OnState        func(client.State) // told of each new state, must not block; may be nil
+	Probe          health.Target      // whom Health asks; the zero Target is the gateway
 	Log            *slog.Logger       // nil discards
 }
 
@@ -87,7 +93,7 @@ func (c Config) withDefaults() Config {
 // client returns what the client of an End with this MAC address is made from.
 func (c Config) client(mac net.HardwareAddr) client.Config {
 	cc := client.Config{
-		Session: c.Session, Servers: Servers(c.Servers, c.Fastest, c.Way), Hurry: c.Way.Changed(),
+		Session: c.Session, Servers: Servers(c.Servers, c.Fastest, c.Way), Hurry: c.Way.Changed(), Refresh: c.Refresh,
 		ReconnectDelay: c.ReconnectDelay, ReconnectMax: c.ReconnectMax, Log: c.Log,
 	}
 	if !c.Session.Bridge {

@@ -10,6 +10,7 @@ import (
 	"softether-go/pkg/client"
 	"softether-go/pkg/fairqueue"
 	"softether-go/pkg/frame"
+	"softether-go/pkg/health"
 	"softether-go/pkg/stats"
 	"softether-go/pkg/underlay"
 )
@@ -44,7 +45,8 @@ type Queued interface {
 type Line struct {
 	way     *underlay.Dialer // beside the tunnel
 	client  *client.Client
-	carrier *batches            // between end and client
+	health  *health.Monitor     // before the client
+	carrier *batches            // between end and health
 	queue   *fairqueue.Endpoint // of what the end sends; nil if it has its own
 	watch   func(context.Context) error
 	up      chan struct{} // closed when the tunnel is up for the first time
@@ -66,7 +68,8 @@ func New(cfg Config, end End) *Line {
 		l.carrier.Endpoint = l.queue
 	}
 	cc := cfg.client(end.MAC())
-	cc.Endpoint, cc.Configurer, cc.OnState = l.carrier, end, l.noteState(cfg.OnState)
+	l.health = health.New(health.Config{Endpoint: l.carrier, Configurer: end, MAC: end.MAC(), Target: cfg.Probe, Log: cfg.Log})
+	cc.Endpoint, cc.Configurer, cc.OnState = l.health, l.health, l.noteState(cfg.OnState)
 	l.client = client.New(cc)
 	return l
 }
@@ -89,10 +92,27 @@ func (l *Line) State() client.State { return l.client.State() }
 // Up is closed when the tunnel is up for the first time.
 func (l *Line) Up() <-chan struct{} { return l.up }
 
+// Health asks through the tunnel whether it works, whenever it is asked.
+func (l *Line) Health() *health.Monitor { return l.health }
+
+// phases are the client's states as health sees them.
+var phases = map[client.State]health.Phase{
+	client.Dialing: health.Connecting, client.Configuring: health.Connecting,
+	client.Up: health.Up, client.Waiting: health.Waiting,
+}
+
+// Enter tells a monitor that is not a Line's of a client's state.
+func Enter(m *health.Monitor, s client.State) {
+	if phase, ok := phases[s]; ok {
+		m.Enter(phase)
+	}
+}
+
 // noteState closes l.up at the first time. The client calls it from one goroutine.
 func (l *Line) noteState(tell func(client.State)) func(client.State) {
 	first := true
 	return func(s client.State) {
+		Enter(l.health, s)
 		if s == client.Up && first {
 			first = false
 			close(l.up)
@@ -108,6 +128,7 @@ func (l *Line) Counters() []stats.Section {
 	all := []stats.Section{
 		{Name: "session", Counts: l.client.Stats()},
 		{Name: "udp", Counts: l.client.UDP()},
+		{Name: "health", Counts: l.health.Stats()},
 		{Name: "batches", Counts: l.carrier.counts()},
 	}
 	if l.queue != nil {
