@@ -94,7 +94,10 @@ type Login struct {
 	// all is refused with CodeBridgeDenied; the Policy tells of limits that stay.
 	Bridge bool
 	UDP    *UDPOffer // nil asks for none
-	Client ClientInfo
+	// OverRUDP says that the connection is R-UDP (package rudp), that the session is to be
+	// one that comes back as over TCP, and that frames may go beside the stream.
+	OverRUDP bool
+	Client   ClientInfo
 }
 
 // ClientInfo is what the administrator's screens show of a client.
@@ -145,6 +148,12 @@ func (l Login) Pack() *pack.Pack {
 	p.SetBool("require_monitor_mode", l.Monitor)
 	if l.UDP != nil {
 		l.UDP.pack(p)
+	}
+	if l.OverRUDP {
+		p.SetBool("support_udp_recovery", true)
+		p.SetBool("support_bulk_on_rudp", !l.Compress) // compressed frames have a form of their own there
+		p.SetBool("support_hmac_on_bulk_of_rudp", !l.Compress)
+		p.SetInt("rudp_bulk_max_version", 2)
 	}
 	l.Client.nodeInfo(p, l.Hub)
 	return p
@@ -277,6 +286,28 @@ type Welcome struct {
 	Policy         Policy
 	UDP            *UDPGrant // nil without UDP acceleration
 	Message        string    // from the hub's administrator; show it, never act on it
+
+	Bulk *BulkKeys // nil unless frames may go beside an R-UDP stream
+}
+
+// BulkKeys protect frames beside an R-UDP stream; each is a secret. Of 20 bytes they mean
+// the first version of the format, of 32 bytes the second.
+type BulkKeys struct {
+	Send, Recv []byte // from the client's point of view
+	HMAC       bool   // sign with HMAC; the first version only
+}
+
+// parseBulk reads BulkKeys. (Cedar/Protocol.c, ClientConnect)
+func parseBulk(p *pack.Pack) *BulkKeys {
+	n := HashLen
+	if p.Int("rudp_bulk_version") == 2 {
+		n = 32
+	}
+	k := &BulkKeys{Send: p.Data("bulk_on_rudp_send_key"), Recv: p.Data("bulk_on_rudp_recv_key"), HMAC: p.Bool("enable_hmac_on_bulk_of_rudp")}
+	if !p.Bool("enable_bulk_on_rudp") || len(k.Send) != n || len(k.Recv) != n {
+		return nil
+	}
+	return k
 }
 
 // A Redirect sends us to another member of a cluster. (Cedar/Protocol.c, ServerAccept
@@ -364,6 +395,7 @@ func ParseWelcome(p *pack.Pack) (Welcome, error) {
 		Policy:         parsePolicy(p),
 		UDP:            parseUDPGrant(p),
 		Message:        message(p),
+		Bulk:           parseBulk(p),
 	}
 	switch {
 	case w.SessionName == "" || w.ConnectionName == "":

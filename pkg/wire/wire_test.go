@@ -209,6 +209,51 @@ func TestWelcomeIsNotBelievedBlindly(t *testing.T) {
 	}
 }
 
+func TestKeysOfFramesBesideTheStreamAreWhole(t *testing.T) {
+	for _, row := range []struct {
+		version    uint32
+		send, recv int
+		enabled    bool
+		want       bool
+	}{
+		{0, 20, 20, true, true},
+		{1, 20, 20, true, true},
+		{2, 32, 32, true, true},
+		{2, 20, 20, true, false},
+		{0, 32, 32, true, false},
+		{0, 20, 19, true, false},
+		{0, 0, 0, true, false},
+		{0, 20, 20, false, false},
+	} {
+		p := validWelcome().Pack()
+		p.SetBool("enable_bulk_on_rudp", row.enabled)
+		p.SetBool("enable_hmac_on_bulk_of_rudp", true)
+		p.SetInt("rudp_bulk_version", row.version)
+		p.SetData("bulk_on_rudp_send_key", bytes.Repeat([]byte{1}, row.send))
+		p.SetData("bulk_on_rudp_recv_key", bytes.Repeat([]byte{2}, row.recv))
+		w, err := ParseWelcome(p)
+		if err != nil || (w.Bulk != nil) != row.want {
+			t.Errorf("%+v: %+v, %v", row, w.Bulk, err)
+		}
+		if row.want && (w.Bulk.Send[0] != 1 || w.Bulk.Recv[0] != 2 || !w.Bulk.HMAC) {
+			t.Errorf("%+v: the keys are not the ones: %+v", row, w.Bulk)
+		}
+	}
+}
+
+func TestALoginOverRUDPAsksForItsComforts(t *testing.T) {
+	p := Login{Hub: "H", User: "U", OverRUDP: true}.Pack()
+	if !p.Bool("support_udp_recovery") || !p.Bool("support_bulk_on_rudp") || !p.Bool("support_hmac_on_bulk_of_rudp") || p.Int("rudp_bulk_max_version") != 2 {
+		t.Error("it does not ask for a session that comes back, or for frames beside the stream")
+	}
+	if p := (Login{Hub: "H", User: "U", OverRUDP: true, Compress: true}).Pack(); p.Bool("support_bulk_on_rudp") || !p.Bool("support_udp_recovery") {
+		t.Error("compressed frames are to go beside the stream, where they have another form")
+	}
+	if p := (Login{Hub: "H", User: "U"}).Pack(); p.Bool("support_udp_recovery") {
+		t.Error("a login over TCP asks for what only R-UDP has")
+	}
+}
+
 func validRedirect() Redirect {
 	return Redirect{Member: netip.MustParseAddr("192.0.2.9"), Ports: []uint16{443, 5555},
 		Ticket: bytes.Repeat([]byte{3}, HashLen), Cert: []byte{0x30, 1}, Message: "hello"}
