@@ -77,8 +77,10 @@ type Config struct {
 	// UniqueID identifies this process to the server; keep it over reconnects.
 	UniqueID [16]byte
 
-	// DialContext opens the TCP connection; nil means a net.Dialer, which tries
-	// IPv6 and IPv4 side by side.
+	// DialContext opens the connection; nil means a net.Dialer, which tries IPv6 and IPv4
+	// side by side. It is asked for "tcp", and may give what is as good as TCP. If that
+	// carries frames beside its stream (FrameConn), it is asked for the same network
+	// again for further connections.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	// Progress is told each step as it begins; nil means nobody listens.
 	Progress func(Op)
@@ -136,6 +138,7 @@ func Dial(ctx context.Context, c Config) (*Session, error) {
 type dialer struct {
 	Config
 	to     string            // where to connect; empty means the server
+	over   string            // the network to connect by; empty means TCP
 	pinned *x509.Certificate // the only one to accept; nil leaves it to Trust
 	ticket []byte            // of a cluster's controller; nil logs in by what Config says
 
@@ -249,7 +252,7 @@ func (d *dialer) follow(to wire.Redirect) error {
 func (s *Session) join(ctx context.Context) (*link, error) {
 	d := newDialer(s.cfg)
 	d.Progress = func(Op) {} // it is nobody's wait
-	d.to, d.pinned = s.address, s.certificate
+	d.to, d.over, d.pinned = s.address, s.network, s.certificate
 	l, err := d.join(ctx, s)
 	if err == nil {
 		return l, nil
@@ -301,7 +304,11 @@ func (d *dialer) connect(ctx context.Context) (err error) {
 	if to == "" {
 		to = d.server()
 	}
-	d.raw, err = d.DialContext(ctx, "tcp", to)
+	over := d.over
+	if over == "" {
+		over = "tcp"
+	}
+	d.raw, err = d.DialContext(ctx, over, to)
 	return err
 }
 
@@ -408,6 +415,7 @@ func (d *dialer) loginPack(hello wire.Hello) (*pack.Pack, error) {
 	if d.udp != nil {
 		l.UDP = &d.udp.UDPOffer
 	}
+	_, l.OverRUDP = d.raw.(FrameConn)
 	if d.ticket != nil {
 		l.Auth, l.Ticket = wire.ByTicket, d.ticket
 	} else if err := d.authenticate(&l, hello.Random); err != nil {
@@ -440,6 +448,7 @@ func (d *dialer) session(w wire.Welcome) *Session {
 		cfg:         d.Config,
 		server:      d.server(),
 		address:     d.again(),
+		network:     d.network(),
 		certificate: d.tls.ConnectionState().PeerCertificates[0],
 		welcome:     w,
 		every:       min(keepAliveEvery, w.Timeout/4),
@@ -457,10 +466,18 @@ func (d *dialer) session(w wire.Welcome) *Session {
 
 // again returns where to connect to for another connection to the same server.
 func (d *dialer) again() string {
-	if d.Direct {
+	if d.Direct || d.network() != "" {
 		return d.raw.RemoteAddr().String()
 	}
 	return d.server()
+}
+
+// network returns by what to connect for another connection.
+func (d *dialer) network() string {
+	if _, ok := d.raw.(FrameConn); ok {
+		return d.raw.RemoteAddr().Network()
+	}
+	return ""
 }
 
 // link makes a link of what the negotiation left.

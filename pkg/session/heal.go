@@ -43,7 +43,7 @@ var errNoHeal = errors.New("the connection's TLS knows no KeyUpdate")
 func (s *Session) heal(ctx context.Context) error {
 	d := newDialer(s.cfg)
 	d.Progress = func(Op) {}
-	d.to, d.pinned = s.address, s.certificate
+	d.to, d.over, d.pinned = s.address, s.network, s.certificate
 	defer d.close()
 	err := d.heal(ctx, s)
 	if ctx.Err() != nil {

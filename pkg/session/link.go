@@ -23,6 +23,8 @@ type link struct {
 	raw     net.Conn // for deadlines
 	tls     *tlsconn.Conn
 	stream  io.ReadWriter // tls, or what is below it in a session without encryption
+	beside  FrameConn     // raw, if frames go beside the stream; else nil
+	one     [1][]byte     // a frame from there, on its way in
 	dir     wire.Direction
 	born    time.Time
 	resumed bool // it brought a session back that had lost all
@@ -55,6 +57,9 @@ func newLink(s *Session, raw net.Conn, secure *tlsconn.Conn, dir wire.Direction,
 	if secure == nil {
 		l.stream = raw
 	}
+	if f, ok := raw.(FrameConn); ok && s.welcome.Bulk != nil && f.SetBulk(*s.welcome.Bulk) == nil {
+		l.beside = f
+	}
 	if s.welcome.Compress {
 		l.parser, l.packer = wire.NewInflatingParser(early), wire.NewPacker()
 	} else {
@@ -70,14 +75,45 @@ func (l *link) retiring() bool { return l.retireBy.Load() != 0 }
 // run reads from l and keeps it alive until ctx ends, l dies or dst fails. That l dies
 // is no error: what follows is the session's business.
 func (l *link) run(ctx context.Context, dst frame.Writer) error {
-	var beat sync.WaitGroup
+	var others sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	if l.sends() {
-		beat.Go(func() { l.keepAlive(ctx) })
+		others.Go(func() { l.keepAlive(ctx) })
+	}
+	var failed error
+	if l.beside != nil {
+		others.Go(func() {
+			if failed = l.receiveBeside(ctx, dst); failed != nil {
+				cancel()
+				l.raw.SetReadDeadline(time.Unix(1, 0))
+			}
+		})
 	}
 	err := l.receive(ctx, dst)
 	cancel()
-	beat.Wait()
+	others.Wait()
+	if failed != nil {
+		return failed
+	}
+	return err
+}
+
+// receiveBeside takes the frames that come beside the stream. An error is dst's.
+func (l *link) receiveBeside(ctx context.Context, dst frame.Writer) error {
+	err := l.beside.RunFrames(ctx, func(f []byte) error {
+		c := &l.s.stats
+		if len(f) < frame.HeaderLen || len(f) > frame.MaxLen {
+			c.inDropped.Add(1)
+			return nil
+		}
+		c.inFrames.Add(1)
+		c.inBytes.Add(uint64(len(f)))
+		l.one[0] = f
+		return l.deliver(l.one[:], dst)
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
 	return err
 }
 
@@ -233,8 +269,12 @@ func (l *link) sendKeepAlive() error {
 	return l.flush()
 }
 
-// send writes frames as one unit. An error means that the link is dead.
+// send writes frames as one unit, or each for itself beside the stream. An error means
+// that the link is dead.
 func (l *link) send(frames [][]byte) error {
+	if l.beside != nil {
+		return l.sendBeside(frames)
+	}
 	l.turn.take()
 	defer l.turn.give()
 	var dropped, sent int
@@ -260,6 +300,30 @@ func (l *link) send(frames [][]byte) error {
 		l.s.stats.outBytes.Add(bytes)
 		l.s.stats.outBatches.Add(1)
 	}
+	return nil
+}
+
+// sendBeside sends frames beside the stream.
+func (l *link) sendBeside(frames [][]byte) error {
+	if err := l.err(); err != nil {
+		return err
+	}
+	var sent, bytes, dropped uint64
+	for _, f := range frames {
+		if len(f) < frame.HeaderLen || len(f) > frame.MaxLen {
+			dropped++
+			continue
+		}
+		if err := l.beside.SendFrame(f); err != nil {
+			return l.fail(endOf(err, l.s.welcome.Timeout))
+		}
+		sent, bytes = sent+1, bytes+uint64(len(f))
+	}
+	c := &l.s.stats
+	c.outDropped.Add(dropped)
+	c.outFrames.Add(sent)
+	c.outBytes.Add(bytes)
+	c.outBatches.Add(1)
 	return nil
 }
 

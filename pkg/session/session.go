@@ -28,6 +28,12 @@
 // server never says why it ends a session, it just closes; ErrEnded says that it
 // did, as opposed to a network fault. The real reason shows at the next login.
 //
+// # R-UDP
+//
+// A connection may be one that carries frames beside its stream, a FrameConn. If the
+// server agrees, its link does so with all frames, which then may get lost, as on a
+// real cable; keep-alives and the end stay in the stream.
+//
 // # Clusters
 //
 // A cluster's controller sends a login on to a member, with a ticket for it and its
@@ -82,6 +88,7 @@ type Session struct {
 	cfg         Config
 	server      string            // where the session is: host:port
 	address     string            // the same, for further connections: not resolved again if that can be helped
+	network     string            // by what these are made; empty means TCP
 	certificate *x509.Certificate // of the first connection, and all others
 	welcome     wire.Welcome
 	every       time.Duration // between keep-alives
@@ -103,6 +110,18 @@ type Session struct {
 	cause    error         // why the session died; read after dead is closed
 
 	stats counters
+}
+
+// A FrameConn is a connection that can carry frames beside its stream.
+type FrameConn interface {
+	net.Conn
+	// SetBulk makes the other methods work.
+	SetBulk(wire.BulkKeys) error
+	// SendFrame sends one, which may get lost. An error means that the connection has ended.
+	SendFrame(frame []byte) error
+	// RunFrames hands the server's frames to deliver, one at a time and lent for the call,
+	// until ctx ends or deliver fails.
+	RunFrames(ctx context.Context, deliver func(frame []byte) error) error
 }
 
 type counters struct {
@@ -138,6 +157,14 @@ func (s *Session) Stats() Stats {
 		Connections: s.count(), ConnectionsJoined: c.joined.Load(), ConnectionsLost: c.linksLost.Load(),
 		ReplacedInTime: c.replaced.Load(), JoinsFailed: c.joinsFailed.Load(), Resumed: c.resumed.Load(),
 	}
+}
+
+// Network returns what carries the session: "tcp", or what stands in for it.
+func (s *Session) Network() string {
+	if s.network == "" {
+		return "tcp"
+	}
+	return s.network
 }
 
 // Welcome returns what the server granted.

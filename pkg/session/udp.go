@@ -74,6 +74,12 @@ func (d *dialer) offerUDP(ctx context.Context) (*udpOffer, error) {
 	if u.Policy != UDPRequire || !server.IsValid() { // nothing judges yet for UDPAuto
 		return nil, nil
 	}
+	if _, rudp := d.raw.(FrameConn); rudp {
+		if u.Policy == UDPRequire {
+			return nil, final{errors.New("UDP acceleration is for sessions over TCP, and R-UDP has its own; use -udp auto or off")}
+		}
+		return nil, nil
+	}
 	if !d.Direct {
 		if u.Policy == UDPRequire {
 			return nil, final{errors.New("UDP acceleration does not go through a proxy; use -udp auto or off, or no proxy")}
