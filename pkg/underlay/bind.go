@@ -76,7 +76,11 @@ func (b Bind) Dial(ctx context.Context, network string, addrs []netip.Addr, port
 		conn, err := (&net.Dialer{Control: d.control, LocalAddr: b.local(strings.TrimRight(network, "46"))}).DialContext(ctx, network, address)
 		return conn, b.explain(err)
 	}
-	return d.race(ctx, network, addrs, port)
+	list, err := candidates([]Carrier{{Network: network}}, "the target", addrs, port)
+	if err != nil {
+		return nil, err
+	}
+	return d.race(ctx, list)
 }
 
 // ListenPacket opens a UDP socket on a port of its own, whose datagrams leave the machine
@@ -131,8 +135,11 @@ func (b Bind) local(network string) net.Addr {
 		return nil
 	}
 	from := netip.AddrPortFrom(b.Address, 0)
-	if network == "udp" {
+	switch network {
+	case "udp":
 		return net.UDPAddrFromAddrPort(from)
+	case "ip4:icmp":
+		return &net.IPAddr{IP: b.Address.AsSlice()}
 	}
 	return net.TCPAddrFromAddrPort(from)
 }

@@ -81,14 +81,14 @@ func errUnreachable(target, how string) error {
 }
 
 // through connects to host:port by way of p.
-func (d *Dialer) through(ctx context.Context, p *Proxy, network, host string, port uint16) (net.Conn, error) {
+func (d *Dialer) through(ctx context.Context, p *Proxy, host string, port uint16) (net.Conn, error) {
 	hosts, err := d.named(ctx, p, host)
 	if err != nil {
 		return nil, err
 	}
 	var first error
 	for _, h := range hosts {
-		conn, err := d.throughTo(ctx, p, network, h, port)
+		conn, err := d.throughTo(ctx, p, h, port)
 		if err == nil {
 			return conn, nil
 		}
@@ -133,8 +133,8 @@ func (d *Dialer) named(ctx context.Context, p *Proxy, host string) ([]string, er
 	return names, nil
 }
 
-func (d *Dialer) throughTo(ctx context.Context, p *Proxy, network, host string, port uint16) (net.Conn, error) {
-	raw, err := d.reach(ctx, network, p.Host, p.Port)
+func (d *Dialer) throughTo(ctx context.Context, p *Proxy, host string, port uint16) (net.Conn, error) {
+	raw, err := d.reach(ctx, overTCP, p.Host, p.Port)
 	if err != nil {
 		return nil, &ProxyError{p.String(), err, false}
 	}

@@ -87,7 +87,7 @@ func (d *Dialer) prober(ctx context.Context, servers []string) (*Dialer, error) 
 			return nil, err
 		}
 	}
-	return &Dialer{Via: d.Via, Bind: d.Bind, Log: d.Log, connect: d.connect,
+	return &Dialer{Via: d.Via, Carriers: d.Carriers, Bind: d.Bind, Log: d.Log, connect: d.connect,
 		lookup: func(_ context.Context, _, host string) ([]netip.Addr, error) {
 			if addrs := known[host]; len(addrs) > 0 {
 				return addrs, nil

@@ -13,6 +13,10 @@
 // resolves, has protected and races; the server's name goes to the proxy, unless the
 // proxy's scheme says to look it up here.
 //
+// Where TCP does not get through there is R-UDP (package rudp), which yields connections
+// as good as TCP's, if slower. A Dialer may be told to use one of its carriers, or to go
+// over to it when TCP fails or does not answer for a while.
+//
 // A connection holds back little that the network has not taken yet, so that what
 // waits does so before the tunnel's encryption, where there is still a choice. How
 // little follows the speed of the way, and whoever has more to send asks for it
@@ -49,7 +53,7 @@ const (
 	headStart = 250 * time.Millisecond
 )
 
-// A Dialer opens TCP connections to one server. The zero value is ready. It may be
+// A Dialer opens connections to one server. The zero value is ready. It may be
 // used from several goroutines.
 type Dialer struct {
 	// Protect is told all addresses of the server, or of the proxy before it, ahead of
@@ -57,9 +61,12 @@ type Dialer struct {
 	// attempt. It may be nil.
 	Protect func(context.Context, []netip.Addr) error
 	// Via chooses the proxy to go through; nil, or if it returns nil, none.
-	Via  func(host string, port uint16) *Proxy
-	Bind Bind
-	Log  *slog.Logger // nil discards
+	Via func(host string, port uint16) *Proxy
+	// Carriers are what "tcp" may mean: each is tried when those before it have failed, or
+	// have had their head start. None means TCP.
+	Carriers []Carrier
+	Bind     Bind
+	Log      *slog.Logger // nil discards
 
 	lookup  func(ctx context.Context, network, host string) ([]netip.Addr, error) // nil means the system's resolver
 	connect func(ctx context.Context, network, address string) (net.Conn, error)  // nil means a net.Dialer
@@ -98,14 +105,17 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 func (d *Dialer) attempt(ctx context.Context, network, host string, port uint16) (net.Conn, error) {
 	if d.Via != nil {
 		if p := d.Via(host, port); p != nil {
-			return d.through(ctx, p, network, host, port)
+			if !slices.ContainsFunc(d.carriers(network), func(c Carrier) bool { return c.Network == "tcp" }) {
+				return nil, errProxied
+			}
+			return d.through(ctx, p, host, port)
 		}
 	}
-	return d.reach(ctx, network, host, port)
+	return d.reach(ctx, d.carriers(network), host, port)
 }
 
 // reach connects to host:port with nothing between.
-func (d *Dialer) reach(ctx context.Context, network, host string, port uint16) (net.Conn, error) {
+func (d *Dialer) reach(ctx context.Context, carriers []Carrier, host string, port uint16) (net.Conn, error) {
 	addrs, err := d.resolve(ctx, host)
 	if err != nil {
 		return nil, err
@@ -119,7 +129,11 @@ func (d *Dialer) reach(ctx context.Context, network, host string, port uint16) (
 		}
 	}
 	d.note(addrs)
-	conn, err := d.race(ctx, network, addrs, port)
+	list, err := candidates(carriers, host, addrs, port)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := d.race(ctx, list)
 	if err == nil {
 		d.remember(host, addrs)
 		d.track(conn)
@@ -181,9 +195,9 @@ func (d *Dialer) remember(host string, addrs []netip.Addr) {
 	d.last[host] = addrs
 }
 
-// race starts with the first address and goes on to the next when one fails or has
+// race starts with the first candidate and goes on to the next when one fails or has
 // had its head start. Those that lose are closed.
-func (d *Dialer) race(ctx context.Context, network string, addrs []netip.Addr, port uint16) (net.Conn, error) {
+func (d *Dialer) race(ctx context.Context, list []candidate) (net.Conn, error) {
 	ctx, stop := context.WithCancel(ctx)
 	results := make(chan result)
 	running, errs := 0, []error(nil)
@@ -196,18 +210,18 @@ func (d *Dialer) race(ctx context.Context, network string, addrs []netip.Addr, p
 		}
 	}()
 	start := func() {
-		to := netip.AddrPortFrom(addrs[0], port).String()
-		addrs = addrs[1:]
+		c := list[0]
+		list = list[1:]
 		running++
 		go func() {
-			conn, err := d.dialOne(ctx, network, to)
+			conn, err := d.dialOne(ctx, c)
 			results <- result{conn, err}
 		}()
 	}
 	for start(); running > 0; {
 		var next <-chan time.Time
-		if len(addrs) > 0 {
-			next = time.After(headStart)
+		if len(list) > 0 {
+			next = time.After(list[0].after)
 		}
 		select {
 		case r := <-results:
@@ -216,7 +230,7 @@ func (d *Dialer) race(ctx context.Context, network string, addrs []netip.Addr, p
 				return r.conn, nil
 			}
 			errs = append(errs, r.err)
-			if len(addrs) > 0 && ctx.Err() == nil {
+			if len(list) > 0 && ctx.Err() == nil {
 				start()
 			}
 		case <-next:
@@ -229,14 +243,6 @@ func (d *Dialer) race(ctx context.Context, network string, addrs []netip.Addr, p
 type result struct {
 	conn net.Conn
 	err  error
-}
-
-func (d *Dialer) dialOne(ctx context.Context, network, address string) (net.Conn, error) {
-	if d.connect != nil {
-		return d.connect(ctx, network, address)
-	}
-	conn, err := (&net.Dialer{Control: d.controlTCP, LocalAddr: d.Bind.local(network)}).DialContext(ctx, network, address)
-	return conn, d.Bind.explain(err)
 }
 
 func (d *Dialer) logger() *slog.Logger {
