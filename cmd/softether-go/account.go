@@ -159,7 +159,12 @@ func accountOf(name string, cfg config.Config) (a account.Account, left []string
 	a = account.Account{
 		Name: name, Host: cfg.Server.Host, Port: cfg.Server.Port, Hub: cfg.Server.Hub, User: cfg.Auth.User,
 		Retry: int(cfg.Retry.Delay / time.Second), BindAddress: cfg.Way.BindAddress, Bridge: cfg.TAP.Bridge != "",
-		CheckServer: !cfg.Trust.Insecure && cfg.Trust.KnownServers == "",
+		CheckServer:   !cfg.Trust.Insecure && cfg.Trust.KnownServers == "",
+		MaxConnection: cfg.Links.Count, TTL: int(cfg.Links.TTL / time.Second), Half: cfg.Links.HalfDuplex,
+		Compress: cfg.Links.Compress, NoEncrypt: cfg.Links.Cleartext,
+	}
+	if cfg.Way.Transport == config.RUDP {
+		a.PortUDP = cfg.Way.RUDPPort
 	}
 	if err := accountLogin(&a, cfg.Auth); err != nil {
 		return a, nil, err
@@ -169,7 +174,7 @@ func accountOf(name string, cfg config.Config) (a account.Account, left []string
 		left = append(left, "-host: all but "+cfg.Server.Host)
 	}
 	for _, s := range cfg.Settings {
-		if s.Origin == config.FromDefault || exported(s.Name) {
+		if s.Origin == config.FromDefault || exported(s.Name) || a.PortUDP != 0 && (s.Name == "transport" || s.Name == "rudp-port") {
 			continue
 		}
 		what := "-" + s.Name
@@ -195,6 +200,7 @@ func exported(name string) bool {
 		"host", "port", "hub", "user", "pass", "pass-file", "pass-hash", "pass-hash-file", "plain-password", "anonymous",
 		"cert", "key", "p12", "key-password", "key-password-file", "insecure", "known-servers", "account", "config", "mode",
 		"proxy", "proxy-url-pass", "proxy-url-pass-file", "proxy-header", "bind-address", "bridge", "tap",
+		"connections", "half-duplex", "connection-ttl", "compress", "insecure-no-encryption",
 		"reconnect-delay", "log-level", "log-json",
 	}, name)
 }

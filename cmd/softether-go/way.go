@@ -18,6 +18,7 @@ func newDialer(cfg config.Config, log *slog.Logger) (*underlay.Dialer, error) {
 		Log:  log,
 		Bind: underlay.Bind{Address: w.BindAddress, Interface: w.BindInterface, Mark: w.Mark},
 	}
+	d.Carriers = carriersOf(w)
 	if err := d.Bind.Check(); err != nil {
 		flag := "-fwmark"
 		if w.BindInterface != "" {
@@ -34,6 +35,29 @@ func newDialer(cfg config.Config, log *slog.Logger) (*underlay.Dialer, error) {
 		}
 	}
 	return d, nil
+}
+
+// carriersOf returns what may carry the session, in the order of trying.
+func carriersOf(w config.Way) []underlay.Carrier {
+	var (
+		tcp  = underlay.Carrier{Network: "tcp"}
+		rudp = underlay.Carrier{Network: "rudp", Port: w.RUDPPort}
+		dns  = underlay.Carrier{Network: "rudp-dns", Port: 53}
+	)
+	switch w.Transport {
+	case config.RUDP:
+		return []underlay.Carrier{rudp}
+	case config.DNS:
+		return []underlay.Carrier{dns}
+	case config.ICMP:
+		return []underlay.Carrier{{Network: "rudp-icmp"}}
+	case config.Auto:
+		if w.RUDPPort == 0 {
+			return []underlay.Carrier{tcp, dns}
+		}
+		return []underlay.Carrier{tcp, rudp, dns}
+	}
+	return nil
 }
 
 // proxyOf returns the proxy before the server, nil without one.

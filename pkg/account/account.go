@@ -41,9 +41,11 @@ type Account struct {
 	// server, such as tcp; empty leaves it the choice.
 	Hint string
 	Port uint16
-	Hub  string
-	User string
-	Auth Auth
+	// PortUDP is the server's R-UDP port, to be used in place of TCP; 0 is none.
+	PortUDP uint16
+	Hub     string
+	User    string
+	Auth    Auth
 
 	Hash        *[20]byte // AuthPassword; nil if the file has none
 	Password    string    // AuthPlain; empty if the file has none
@@ -143,6 +145,7 @@ func (a *Account) readOption(r *reader, f *folder) {
 	a.Name = r.str(f, "AccountName")
 	a.Host, a.Hint, _ = strings.Cut(r.str(f, "Hostname"), "/")
 	a.Port = uint16(r.uint(f, "Port", 1<<16-1))
+	a.PortUDP = uint16(r.uint(f, "PortUDP", 1<<16-1))
 	a.Hub = r.str(f, "HubName")
 	a.MaxConnection = int(r.uint(f, "MaxConnection", 32))
 	a.TTL = int(r.uint(f, "ConnectionDisconnectSpan", 1<<31-1))
@@ -313,6 +316,7 @@ func (a Account) writeOption(w *writer) {
 	w.str("AccountName", a.Name)
 	w.str("Hostname", host)
 	w.uint("Port", uint64(a.Port))
+	w.uint("PortUDP", uint64(a.PortUDP))
 	w.str("HubName", a.Hub)
 	w.str("DeviceName", "VPN")
 	w.uint("ProxyType", uint64(a.Proxy.Kind))

@@ -110,6 +110,16 @@ func TestSecretsOfBothKindsOfProgramsAreRead(t *testing.T) {
 	}
 }
 
+func TestTheUDPPortIsKept(t *testing.T) {
+	a, err := Parse(bytes.Replace(file(t, "hashed.vpn"), []byte("uint PortUDP 0"), []byte("uint PortUDP 4500"), 1))
+	if err != nil || a.PortUDP != 4500 {
+		t.Fatalf("port %d, %v", a.PortUDP, err)
+	}
+	if again, err := Parse(a.Bytes()); err != nil || again.PortUDP != 4500 {
+		t.Errorf("written and read again: port %d, %v", again.PortUDP, err)
+	}
+}
+
 func TestAnExportWithoutSecretsHasNone(t *testing.T) {
 	a, err := Parse([]byte(minimal("uint AuthType 1\nbyte HashedPassword " + base64.StdEncoding.EncodeToString(make([]byte, 20)))))
 	if err != nil || a.Auth != AuthPassword || a.Hash != nil {

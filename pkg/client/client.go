@@ -276,7 +276,7 @@ func (c *Client) once(ctx context.Context) error {
 	defer s.Close()
 	c.session.Store(s)
 	w := s.Welcome()
-	c.cfg.Log.Info("session established", "session", w.SessionName, "hub", c.cfg.Session.Hub,
+	c.cfg.Log.Info("session established", "session", w.SessionName, "hub", c.cfg.Session.Hub, "over", s.Network(),
 		"took", time.Since(begun).Round(time.Millisecond))
 	c.showWelcome(w)
 	c.cfg.OnWelcome(w)

@@ -26,8 +26,12 @@ var accountGroups = []string{
 	"host port",
 	"pass pass-file pass-hash pass-hash-file plain-password anonymous cert key p12",
 	"pin ca insecure trust-on-first-use",
+	portGroup,
 	"proxy proxy-url-pass proxy-url-pass-file proxy-header proxy-from-env",
 }
+
+// portGroup says how the host of an account is reached, and of no other host.
+const portGroup = "transport rudp-port"
 
 // readAccount fills what is still open from the account file, if there is one.
 func (l *loader) readAccount() {
@@ -66,6 +70,9 @@ func (l *loader) takenGroups() (taken []string) {
 		if slices.ContainsFunc(strings.Fields(group), l.decides) {
 			taken = append(taken, group)
 		}
+	}
+	if slices.Contains(taken, accountGroups[0]) {
+		taken = append(taken, portGroup)
 	}
 	return taken
 }
@@ -119,6 +126,10 @@ func AccountWords(a account.Account) (words []Word, left []string) {
 	say("port", strconv.Itoa(int(a.Port)))
 	if a.Hint != "" && !slices.Contains(plainTCP, strings.ToLower(a.Hint)) {
 		left = append(left, "NAT traversal to the server (the hint after the host's slash)")
+	}
+	if a.PortUDP != 0 {
+		say("transport", RUDP.String())
+		say("rudp-port", strconv.Itoa(int(a.PortUDP)))
 	}
 	say("hub", a.Hub)
 	say("user", a.User)

@@ -96,6 +96,24 @@ func TestWhatIsGivenElsewhereBeatsTheAccount(t *testing.T) {
 	}
 }
 
+func TestAnAccountsUDPPortIsOfItsHost(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	b, err := os.ReadFile(official("hashed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := write(t, "udp.vpn", strings.Replace(string(b), "uint PortUDP 0", "uint PortUDP 4500", 1))
+	if w := mustLoad(t, setup{}, "-account", file).Way; w.Transport != RUDP || w.RUDPPort != 4500 {
+		t.Errorf("got %v to port %d", w.Transport, w.RUDPPort)
+	}
+	if w := mustLoad(t, setup{}, "-account", file, "-host", "other.example.com").Way; w.Transport != TCP || w.RUDPPort != 0 {
+		t.Errorf("for another host: %v to port %d", w.Transport, w.RUDPPort)
+	}
+	if c := mustLoad(t, setup{}, "-account", file, "-transport", "tcp"); c.Way.Transport != TCP || c.Way.RUDPPort != 0 || c.Server.Host != "vpn.example.com" {
+		t.Errorf("by TCP, as told: %v to port %d of %s", c.Way.Transport, c.Way.RUDPPort, c.Server.Host)
+	}
+}
+
 func TestAccountsThatCannotBeUsed(t *testing.T) {
 	for _, tt := range []struct{ name, path, want string }{
 		{"not there", "/nowhere/x.vpn", "-account: open /nowhere/x.vpn: no such file or directory"},

@@ -129,6 +129,8 @@ type Way struct {
 	BindAddress   netip.Addr // invalid means any
 	BindInterface string     // empty means any
 	Mark          uint32     // 0 means none
+	Transport     Transport
+	RUDPPort      uint16 // 0 unless the Transport has it
 }
 
 // Addr returns host:port for dialing.

@@ -355,6 +355,7 @@ anonymous false # default
 trust-on-first-use false # default
 insecure false # default
 proxy-from-env false # default
+transport tcp # default
 host-order listed # default
 mac random # default
 dns 10.0.0.1,10.0.0.2 # flag

@@ -74,6 +74,13 @@ var wayOptions = []option{
 	{wayToServer, "proxy-from-env", "", "false",
 		"go through the proxy in HTTPS_PROXY, but not to servers in NO_PROXY",
 		one(parseBool, func(d *draft) *bool { return &d.Way.FromEnv })},
+	{wayToServer, "transport", "KIND", "tcp",
+		"tcp; rudp: SoftEther's stream over UDP, to -rudp-port; dns: the same, looking like name look-ups, to port 53; icmp: the same in " +
+			"ICMP messages, which takes root or CAP_NET_RAW; auto: tcp, and where that fails rudp and dns",
+		one(parseTransport, func(d *draft) *Transport { return &d.Way.Transport })},
+	{wayToServer, "rudp-port", "N", "",
+		"the server's R-UDP port: every server has one of its own, on IPv4",
+		one(parsePort, func(d *draft) *uint16 { return &d.Way.RUDPPort })},
 	{wayToServer, "host-order", "ORDER", "listed",
 		"of several hosts, begin with the first (listed), or with the one that connects first (fastest)",
 		order(func(d *draft) *bool { return &d.Server.Fastest })},

@@ -215,7 +215,9 @@ func (l *loader) shared(name string) (found, word string) {
 	return name, ""
 }
 
-func (w Way) check() (ps []problem) {
+func (w Way) check() []problem { return append(w.checkProxy(), w.checkTransport()...) }
+
+func (w Way) checkProxy() (ps []problem) {
 	p, where := w.Proxy, "proxy"
 	if w.FromEnv {
 		where = "proxy-from-env"

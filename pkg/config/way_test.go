@@ -88,6 +88,9 @@ func TestTheWayToTheServer(t *testing.T) {
 			Way{Proxy: ProxyURL{Scheme: "http", Host: "proxy", Port: 80}, Headers: []Header{{"X-A", NewSecret("1,2")}, {"X-B", NewSecret("")}}}},
 		{"bound", nil, "-bind-address 2001:db8::7 -bind-interface eth0 -fwmark 4294967295",
 			Way{BindAddress: netip.MustParseAddr("2001:db8::7"), BindInterface: "eth0", Mark: 0xffffffff}},
+		{"R-UDP", nil, "-transport rudp -rudp-port 4500", Way{Transport: RUDP, RUDPPort: 4500}},
+		{"as DNS", nil, "-transport dns", Way{Transport: DNS}},
+		{"TCP first, with a proxy", nil, "-transport auto -proxy http://proxy", Way{Transport: Auto, Proxy: ProxyURL{Scheme: "http", Host: "proxy", Port: 80}}},
 	} {
 		c := mustLoad(t, setup{env: row.env}, with(strings.Fields(row.args)...)...)
 		if diff := cmp.Diff(c.Way, row.want, compareConfig); diff != "" {
@@ -123,6 +126,12 @@ func TestWaysThatCannotBe(t *testing.T) {
 		{"-fwmark 0", `-fwmark: "0" is not a mark: give 1 to 4294967295`},
 		{"-fwmark 4294967296", `-fwmark: "4294967296" is not a mark`},
 		{"-fwmark mark", `-fwmark: "mark" is not a mark`},
+		{"-transport udp", `-transport: "udp" is not a transport: give tcp, rudp, dns, icmp or auto`},
+		{"-transport rudp", "-transport: rudp needs the server's R-UDP port: give -rudp-port"},
+		{"-rudp-port 4500", "-rudp-port: is for -transport rudp or auto"},
+		{"-rudp-port 4500 -transport dns", "-rudp-port: is for -transport rudp or auto"},
+		{"-rudp-port 0 -transport rudp", "-rudp-port: "},
+		{"-transport icmp -proxy http://x", "-transport: icmp cannot go through a proxy"},
 		{"-host b:1,b:1", `-host: "b" is in the list twice: drop one`},
 		{"-host b,", `-host: "" is not a server`},
 	} {
