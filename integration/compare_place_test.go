@@ -118,11 +118,13 @@ const (
 	oursTAP       = "ours TAP"
 	officialSOCKS = "official + microsocks"
 	oursSOCKS     = "ours SOCKS"
+	officialUDP   = "official UDP"
+	oursUDP       = "ours UDP"
 	bareTLSName   = "bare crypto/tls" // to our hub's neighbour; nothing but bulk
 )
 
 // peers says whom each entrant is compared with.
-var peers = map[string]string{oursTAP: officialTAP, oursSOCKS: officialSOCKS}
+var peers = map[string]string{oursTAP: officialTAP, oursSOCKS: officialSOCKS, oursUDP: officialUDP}
 
 // enter connects the named entrants and waits until each carries traffic. Both
 // official ones share one client.
@@ -141,6 +143,11 @@ func (p *place) enter(names ...string) []*entrant {
 			if name == officialSOCKS {
 				e.addMicrosocks()
 			}
+		case officialUDP:
+			e.enterOfficialUDP()
+		case oursUDP:
+			r := p.room()
+			e.settle(r, r.StartTAP(tapFlags.with(flags{"host": r.host, "udp": "require"})).PID())
 		case oursTAP:
 			r := p.room()
 			e.settle(r, r.StartTAP(tapFlags.with(flags{"host": r.host})).PID())
@@ -167,6 +174,14 @@ func (p *place) enterOfficial() *entrant {
 	o := startOfficial(p.t, r.cli)
 	o.Connect(net.JoinHostPort(r.host, serverPort), hubName, userPassword, officialAddress)
 	return &entrant{room: r, pids: family(p.t, o.proc.PID())}
+}
+
+func (e *entrant) enterOfficialUDP() {
+	e.t.Helper()
+	r := e.place.room()
+	o := startOfficial(e.t, r.cli)
+	o.ConnectUDP(net.JoinHostPort(r.host, serverPort), hubName, userPassword, officialAddress)
+	e.settle(r, family(e.t, o.proc.PID())...)
 }
 
 func (e *entrant) settle(r *room, pids ...int) { e.room, e.ns, e.pids = r, r.cli, pids }

@@ -41,6 +41,7 @@ func TestCompare(t *testing.T) {
 	}{
 		{"vpnserver", compareOnServer},
 		{"hub", compareOnHub},
+		{"udp", compareUDP},
 		{"roundtrips", compareRoundTrips},
 		{"connects", compareConnects},
 		{"open", compareOpen},
@@ -88,6 +89,7 @@ const (
 	bulkTable    = "Bulk transfers on vpnserver"
 	hubBulkTable = "Bulk transfers on the embedded hub"
 	packetTable  = "Small packets"
+	udpTable     = "UDP acceleration on vpnserver"
 
 	roundTripTable = "Round trips over a bottleneck"
 	connectTable   = "Connecting"
@@ -115,6 +117,14 @@ var bulkSheets = []sheet{{
 	columns: bulkColumns(
 		map[string]string{oursTAP: "≥ 4 on two cores"},
 		map[string]string{oursTAP: "≤ 2×", oursSOCKS: "≤ 2.7×"}),
+}, {
+	name: udpTable,
+	about: "TCP through the tunnel, which goes by UDP acceleration both ways: ours with -udp require, the official client" +
+		" by itself. With -udp auto ours would stay with TCP on a path like this.",
+	peers: peers,
+	columns: bulkColumns(
+		map[string]string{oursUDP: "≥ 2×"},
+		map[string]string{oursUDP: "≤ 0.35×"}),
 }, {
 	name: packetTable,
 	about: fmt.Sprintf("UDP with %d bytes of payload, one way, offered at %d packets a second in bursts of up to %d.",
@@ -170,6 +180,21 @@ func compareOnServer(t testing.TB, r *report) {
 	compareBulk(t, r, bulkTable, entrants)
 	comparePackets(t, r, entrants[:2])
 	compareChurn(t, r, entrants[2:])
+}
+
+// compareUDP waits until the server sends by UDP to each.
+func compareUDP(t testing.TB, r *report) {
+	p := newPlace(t, realServer)
+	entrants := p.enter(officialUDP, oursUDP)
+	eventually(t, 40*time.Second, "the server sends by UDP to each", func() error {
+		for _, name := range p.server.Sessions(userName) {
+			if err := p.server.udpActive(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	compareBulk(t, r, udpTable, entrants)
 }
 
 func compareOnHub(t testing.TB, r *report) {

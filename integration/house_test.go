@@ -72,7 +72,7 @@ var outside = map[string][]string{
 	"proxy":                  {"github.com/things-go/go-socks5"},
 	"netstack":               {"gvisor.dev/gvisor", "golang.org/x/sys", "golang.org/x/sync"},
 	"netstack/resolver":      {"golang.org/x/net"},
-	"pkg/session":            {"golang.org/x/sync"},
+	"pkg/session":            {"golang.org/x/sync", "golang.org/x/sys"},
 	"pkg/wire":               {"golang.org/x/crypto"},
 	"pkg/udpaccel":           {"golang.org/x/crypto", "golang.org/x/sync", "golang.org/x/sys"},
 	"pkg/users":              {"golang.org/x/crypto"},

@@ -130,6 +130,9 @@ func (c Config) withDefaults() Config {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	if c.Session.UDP.History == nil {
+		c.Session.UDP.History = &session.UDPHistory{}
+	}
 	if c.Session.UniqueID == [16]byte{} {
 		rand.Read(c.Session.UniqueID[:])
 	}
@@ -240,6 +243,9 @@ func (c *Client) judge(cause error) (delay time.Duration, end error) {
 	switch {
 	case errors.As(cause, &f):
 		return 0, f.error
+	case errors.Is(cause, session.ErrWantsUDP):
+		c.cfg.Log.Info("logging in again", "cause", cause)
+		return 0, nil
 	case errors.As(cause, &se):
 		advice = se.Advice()
 	}

@@ -348,6 +348,7 @@ connection-ttl 0s # default
 qos false # default
 compress false # default
 insecure-no-encryption false # default
+udp auto # default
 # user ann #2 # SOFTETHER_USER
 # pass [redacted] # flag
 plain-password false # default

@@ -221,7 +221,10 @@ func (d *dialer) attempt(ctx context.Context) (*Session, error) {
 	}
 	s := d.session(welcome)
 	if way != nil {
-		s.way = &udpWay{Path: way, s: s, why: "TCP is as good"}
+		s.way = &udpWay{Path: way, s: s}
+	}
+	if d.UDP.Policy != UDPOff && d.Direct {
+		s.chooser = newUDPChooser(s)
 	}
 	return s, nil
 }

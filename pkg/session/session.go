@@ -98,6 +98,8 @@ type Session struct {
 	spread spreader
 	way    *udpWay // beside the connections; nil without one
 
+	chooser *udpChooser // nil if UDP is off
+
 	mu       sync.Mutex // guards the fields below
 	links    []*link    // the oldest first
 	retiring []*link    // that still receive
@@ -193,6 +195,9 @@ func (s *Session) Run(ctx context.Context, dst frame.Writer) error {
 	}
 	if s.way != nil {
 		g.Go(func() error { return s.way.run(ctx, dst) })
+	}
+	if s.chooser != nil {
+		g.Go(func() error { return s.chooser.run(ctx) })
 	}
 	g.Go(func() error { return (&keeper{s: s, start: start}).run(ctx) })
 	err := g.Wait()

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"softether-go/pkg/frame"
 	"softether-go/pkg/udpaccel"
@@ -33,6 +32,9 @@ func (p UDPPolicy) String() string { return [...]string{"off", "auto", "require"
 type UDP struct {
 	Policy UDPPolicy
 	Port   uint16 // to send from; 0 leaves it to the system
+	// History is what sessions before this one have found out, for UDPAuto; share one
+	// among those that follow each other. nil means that there were none.
+	History *UDPHistory
 	// MaxVersion is the latest version to speak; 0 means the latest there is.
 	MaxVersion udpaccel.Version
 	// Listen opens the socket, for a server at that address; nil means net.ListenPacket.
@@ -45,6 +47,9 @@ func (u UDP) withDefaults() UDP {
 	}
 	if u.Listen == nil {
 		u.Listen = listenUDP
+	}
+	if u.History == nil {
+		u.History = &UDPHistory{}
 	}
 	return u
 }
@@ -71,7 +76,7 @@ type udpOffer struct {
 func (d *dialer) offerUDP(ctx context.Context) (*udpOffer, error) {
 	u := d.UDP
 	server := remoteAddr(d.raw)
-	if u.Policy != UDPRequire || !server.IsValid() { // nothing judges yet for UDPAuto
+	if u.Policy == UDPOff || u.Policy == UDPAuto && !u.History.wants() || !server.IsValid() {
 		return nil, nil
 	}
 	if _, rudp := d.raw.(FrameConn); rudp {
@@ -154,7 +159,7 @@ func (o *udpOffer) accept(c Config, w wire.Welcome) (*udpaccel.Path, error) {
 	return udpaccel.New(o.conn, udpaccel.Config{
 		Version: version, Fast: g.Fast, SendKey: send, ReceiveKey: receive,
 		SendCookie: g.ServerCookie, ReceiveCookie: g.ClientCookie,
-		Peers: peers, Wanted: c.UDP.Policy == UDPRequire, Compress: w.Compress, Log: c.Log,
+		Peers: peers, Wanted: true, Compress: w.Compress, Log: c.Log,
 	})
 }
 
@@ -184,7 +189,7 @@ func mayTry(reported, reached netip.Addr) bool {
 		reported.Is4() == reached.Is4()
 }
 
-// aUDPWay is the path beside the connections, and whether it is used.
+// udpWay is the path beside the connections, and whether it is used.
 type udpWay struct {
 	*udpaccel.Path
 	s *Session
@@ -192,10 +197,7 @@ type udpWay struct {
 	carries atomic.Bool // outbound frames go here
 	parts   sync.Pool   // of *parts
 
-	mu  sync.Mutex // guards why
-	why string     // it carries, or does not
-
-	toUDP, toTCP, large, waiting atomic.Uint64
+	large, waiting atomic.Uint64
 }
 
 // parts are a batch by what fits into a datagram.
@@ -203,7 +205,7 @@ type parts struct{ fit, large [][]byte }
 
 // UDPStats tells of UDP acceleration.
 type UDPStats struct {
-	Why string // outbound frames go by UDP or do not; empty without a path
+	Why string // frames go by UDP, or do not
 
 	Alive      uint64 // 1 if the server is heard, and hears us
 	Carries    uint64 // 1 if outbound frames go by UDP
@@ -220,20 +222,19 @@ type UDPStats struct {
 
 // UDP returns the state of UDP acceleration.
 func (s *Session) UDP() UDPStats {
-	w := s.way
-	if w == nil {
+	c := s.chooser
+	if c == nil {
 		return UDPStats{}
 	}
-	q := w.Quality()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return UDPStats{
-		Why: w.why, Alive: oneIf(w.Alive()), Carries: oneIf(w.carries.Load()),
-		MovedToUDP: w.toUDP.Load(), MovedToTCP: w.toTCP.Load(),
-		LargeByTCP: w.large.Load(), DroppedWaiting: w.waiting.Load(),
-		RoundTripMS: uint64(q.RoundTrip.Milliseconds()), LossPerMille: uint64(q.Loss * 1000),
-		Stats: w.Path.Stats(),
+	stats := UDPStats{Why: c.reason(), MovedToUDP: c.toUDP.Load(), MovedToTCP: c.toTCP.Load()}
+	if w := s.way; w != nil {
+		q := w.Quality()
+		stats.Alive, stats.Carries = oneIf(w.Alive()), oneIf(w.carries.Load())
+		stats.LargeByTCP, stats.DroppedWaiting = w.large.Load(), w.waiting.Load()
+		stats.RoundTripMS, stats.LossPerMille = uint64(q.RoundTrip.Milliseconds()), uint64(q.Loss*1000)
+		stats.Stats = w.Path.Stats()
 	}
+	return stats
 }
 
 func oneIf(b bool) uint64 {
@@ -288,77 +289,15 @@ func (w *udpWay) unsent(frames [][]byte) [][]byte {
 	return frames
 }
 
-// move changes the way of outbound frames and of the server's.
-func (w *udpWay) move(toUDP bool, why string) {
-	w.mu.Lock()
-	w.why = why
-	w.mu.Unlock()
-	w.Want(toUDP)
-	if w.carries.Swap(toUDP) == toUDP {
-		return
-	}
-	if toUDP {
-		w.toUDP.Add(1)
-		w.s.cfg.Log.Info("frames go by UDP now", "server", w.Peer(), "protected_by", w.Version(), "cause", why)
-	} else {
-		w.toTCP.Add(1)
-		w.s.cfg.Log.Info("frames go by TCP now", "cause", why)
-	}
-}
-
-// run receives by UDP, and decides what goes there. That it ends is no fault of the
-// session's, unless there must be UDP.
+// run receives by UDP. That it ends is no fault of the session's, unless dst failed.
 func (w *udpWay) run(ctx context.Context, dst frame.Writer) error {
 	var failed error
-	received := make(chan error, 1)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		received <- w.Path.Run(ctx, frame.WriterFunc(func(frames [][]byte) error {
-			failed = dst.WriteFrames(frames)
-			return failed
-		}))
-	}()
-	decided := w.decide(ctx)
-	cancel()
-	err := <-received
-	switch {
-	case decided != nil:
-		return decided
-	case failed != nil:
+	err := w.Path.Run(ctx, frame.WriterFunc(func(frames [][]byte) error {
+		failed = dst.WriteFrames(frames)
 		return failed
+	}))
+	if ctx.Err() == nil && failed == nil {
+		w.s.cfg.Log.Warn("UDP acceleration has ended", "cause", err)
 	}
-	return err
-}
-
-// requireWithin is how long UDP may take to get through where it must.
-const requireWithin = 15 * time.Second
-
-// decide chooses the way until ctx ends.
-func (w *udpWay) decide(ctx context.Context) error {
-	tick := time.NewTicker(250 * time.Millisecond)
-	defer tick.Stop()
-	heard, since := false, time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		alive := w.Alive()
-		if alive {
-			heard, since = true, time.Now()
-			if !w.carries.Load() {
-				w.move(true, "it must")
-			}
-			continue
-		}
-		if time.Since(since) >= requireWithin {
-			err := fmt.Errorf("UDP to %v does not get through, nothing came back in %v: let firewalls pass it to UDP ports 40000 to 44999 of the server, or use -udp auto", w.Peer(), requireWithin)
-			if !heard {
-				err = final{err}
-			}
-			return w.s.fail(err)
-		}
-	}
+	return failed
 }
