@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -17,8 +18,9 @@ type packetConn struct {
 	readMu sync.Mutex        // serialises readers; guards dst
 	dst    tcpip.SliceWriter // where a read under way puts its datagram
 
-	writeMu sync.Mutex   // serialises writers; guards src
-	src     bytes.Reader // where a write under way takes its datagram
+	writeMu sync.Mutex        // serialises writers; guards what follows
+	src     bytes.Reader      // where a write under way takes its datagram
+	to      tcpip.FullAddress // where it goes
 }
 
 var (
@@ -52,6 +54,32 @@ func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	return n, udpAddr(from), nil
 }
 
+// ReadFromUDPAddrPort is ReadFrom without an allocation.
+func (c *packetConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+	n, from, err := c.read(b)
+	if err != nil {
+		return 0, netip.AddrPort{}, c.opError("read", err)
+	}
+	return n, fromFull(from), nil
+}
+
+// WaitReadable returns when a read would not wait, so that no buffer need be held
+// until then.
+func (c *packetConn) WaitReadable() error {
+	deadline := c.readBy.passed()
+	for {
+		if err := c.check(deadline); err != nil {
+			return c.opError("read", err)
+		}
+		if c.ep.Readiness(waiter.ReadableEvents) != 0 {
+			return nil
+		}
+		if err := c.wait(c.readable, deadline); err != nil {
+			return c.opError("read", err)
+		}
+	}
+}
+
 func (c *packetConn) read(b []byte) (int, tcpip.FullAddress, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -78,7 +106,8 @@ func (c *packetConn) read(b []byte) (int, tcpip.FullAddress, error) {
 
 // Write sends b as one datagram to the peer.
 func (c *packetConn) Write(b []byte) (int, error) {
-	return c.write(b, nil, c.RemoteAddr())
+	n, err := c.send(b, netip.AddrPort{}, true)
+	return n, c.opError("write", err)
 }
 
 // WriteTo sends b as one datagram to addr, which is a *net.UDPAddr.
@@ -87,30 +116,62 @@ func (c *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	if !ok {
 		return 0, opError("write", c.network, c.LocalAddr(), addr, net.InvalidAddrError("not a UDP address"))
 	}
-	ap := ua.AddrPort()
-	to := toFull(netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
-	return c.write(b, &to, addr)
+	return c.WriteToUDPAddrPort(b, ua.AddrPort())
 }
 
-func (c *packetConn) write(b []byte, to *tcpip.FullAddress, addr net.Addr) (int, error) {
+// WriteToUDPAddrPort is WriteTo without an allocation.
+func (c *packetConn) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	return c.writeTo(b, to, true)
+}
+
+// WriteNowToUDPAddrPort is WriteToUDPAddrPort for who has something better to do than to
+// wait: the error is syscall.EAGAIN where that would.
+func (c *packetConn) WriteNowToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	return c.writeTo(b, to, false)
+}
+
+func (c *packetConn) writeTo(b []byte, to netip.AddrPort, wait bool) (int, error) {
+	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	err := usable(to.Addr())
+	n := 0
+	if err == nil {
+		n, err = c.send(b, to, wait)
+	}
+	if err == nil || err == syscall.EAGAIN {
+		return n, err
+	}
+	return n, opError("write", c.network, c.LocalAddr(), net.UDPAddrFromAddrPort(to), err)
+}
+
+// send sends one datagram, to the peer if to is invalid. With wait it waits for room in
+// the send buffer, without the error is EAGAIN then.
+func (c *packetConn) send(b []byte, to netip.AddrPort, wait bool) (int, error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
+	var options tcpip.WriteOptions
+	if to.IsValid() {
+		c.to = toFull(to)
+		options.To = &c.to
+	}
 	deadline := c.writeBy.passed()
 	err := c.check(deadline)
 	for err == nil {
 		c.src.Reset(b)
-		n, terr := c.ep.Write(&c.src, tcpip.WriteOptions{To: to})
+		n, terr := c.ep.Write(&c.src, options)
 		c.src.Reset(nil)
-		switch terr.(type) {
-		case nil:
+		_, full := terr.(*tcpip.ErrWouldBlock)
+		switch {
+		case terr == nil:
 			return int(n), nil
-		case *tcpip.ErrWouldBlock:
+		case full && wait:
 			err = c.wait(c.writable, deadline)
+		case full:
+			err = syscall.EAGAIN
 		default:
 			err = c.failure(terr)
 		}
 	}
-	return 0, opError("write", c.network, c.LocalAddr(), addr, err)
+	return 0, err
 }
 
 // Close ends the socket.
