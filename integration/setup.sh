@@ -21,6 +21,8 @@ nft nftables
 dbus-daemon dbus-daemon
 tinyproxy tinyproxy-bin
 danted dante-server
+ncat ncat
+proxychains4 proxychains4
 /usr/sbin/freeradius freeradius
 '
 

@@ -31,12 +31,20 @@ type Dialer interface {
 // Config is what SOCKS5 and HTTP servers have in common. Only Dialer is required.
 type Config struct {
 	Dialer Dialer
-	Auth   Auth // who may use the proxy; nil means everyone
+
+	// What SOCKS clients can do besides; nil where they cannot.
+	Listener       Listener       // BIND
+	PacketListener PacketListener // UDP ASSOCIATE
+	Resolver       Resolver       // of names, in both of these
+
+	Auth Auth // who may use the proxy; nil means everyone
 
 	HandshakeTimeout time.Duration // from accept to the whole request, or for an HTTP header; zero means 10 s
 	DialTimeout      time.Duration // resolving included; zero means 30 s
 	IdleTimeout      time.Duration // of an HTTP connection between requests; zero means 2 min
 	HalfCloseTimeout time.Duration // silence allowed in a relay's last direction; zero means 5 min
+	BindTimeout      time.Duration // from BIND to the peer's connection; zero means 2 min
+	AssociateTimeout time.Duration // of a UDP association without datagrams, to a quarter; zero means 5 min
 
 	MaxConns int          // clients at a time; zero means 16384, or fewer where open files are limited
 	Log      *slog.Logger // nil discards
@@ -50,6 +58,8 @@ func (c Config) withDefaults() Config {
 	c.DialTimeout = cmp.Or(c.DialTimeout, 30*time.Second)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, 2*time.Minute)
 	c.HalfCloseTimeout = cmp.Or(c.HalfCloseTimeout, 5*time.Minute)
+	c.BindTimeout = cmp.Or(c.BindTimeout, 2*time.Minute)
+	c.AssociateTimeout = cmp.Or(c.AssociateTimeout, 5*time.Minute)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

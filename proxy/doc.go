@@ -24,6 +24,18 @@
 // is handed the client's connection as it was accepted; otherwise bytes go
 // through pooled buffers.
 //
+// BIND listens in the tunnel, tells the client where, and relays the first connection
+// from the peer that the client named; others are turned away and it goes on waiting.
+// UDP ASSOCIATE gives a client two sockets, one near it and one in the tunnel, both
+// unconnected: whom the client writes to and who writes to the client need not be the
+// same (endpoint-independent mapping and filtering, RFC 4787), and each datagram has its
+// own peer's address with it. The near socket takes datagrams from the host of the
+// client's connection alone, and of that from the port that was announced or came first.
+// A datagram to a name waits for the name to be resolved in the tunnel, which holds up no
+// other; answers are kept for the association. What cannot go on is dropped and counted by
+// Drop, above all what the tunnel is too slow for. The association ends with the client's
+// connection, or when it is idle.
+//
 // Absolute-form requests go through net/http's own server, ReverseProxy and
 // Transport, which settle framing: what a client sends with both a length and
 // chunks, or in several hosts' requests on one connection, is parsed and written
@@ -52,12 +64,16 @@
 //	anything else                        1 general failure             502
 //
 // SOCKS5 has no code for a timeout; 6 is what Tor answers, and curl and ssh print
-// any code's text. A malformed name or port is 1 (HTTP: 400). BIND, UDP ASSOCIATE
-// and unknown commands are 7, unknown address types 8, no common authentication
-// method 0xff. A wrong password is status 1 of RFC 1929 (HTTP: 407, Basic). A
+// any code's text. A malformed name or port is 1 (HTTP: 400). A command that is unknown or
+// not to be had, such as UDP ASSOCIATE for a client without an IP address, is 7, an
+// unknown address type 8, no common authentication method 0xff. A wrong password is status 1 of RFC 1929 (HTTP: 407, Basic). A
 // client that speaks another version is disconnected; one that speaks HTTP to a
 // SOCKS port is told so, one that speaks TLS to a mixed port gets the alert
 // handshake_failure.
+//
+// The answers to BIND have the address at which the peer is awaited, then the peer's; that
+// to UDP ASSOCIATE has where the relay takes datagrams. A peer that does not come within
+// BindTimeout is a timeout, code 6.
 //
 // SOCKS4 has one code for all that fails, 91. Where a password is asked for it is refused
 // with 93, as it cannot carry one.
@@ -79,7 +95,10 @@
 // 64 KiB for HTTP. A dial has DialTimeout. A relay has no time limit while both
 // directions are open, an idle ssh session being a good one; once one has ended,
 // the other may be silent for HalfCloseTimeout. An idle HTTP connection, a
-// client's or one of at most 64 to targets, is closed after IdleTimeout. A client
+// client's or one of at most 64 to targets, is closed after IdleTimeout. A BIND has
+// BindTimeout, an association without datagrams AssociateTimeout. Its datagrams may be as
+// long as UDP's, 65507 bytes with the header; fragments (RFC 1928 section 7) are dropped.
+// For lookups of its names 64 datagrams may wait, and 16 lookups be under way. A client
 // that closes its half after an absolute-form request counts as gone (net/http
 // cannot tell); after SOCKS5 or CONNECT it may, once it has sent bytes ahead.
 //
@@ -88,7 +107,8 @@
 // Serve owns all goroutines and connections it starts and returns when they have
 // ended, except that those of net/http's Transport end just after the connection
 // they read. A relay is two goroutines of its own, whose stacks no handshake or
-// dial has grown; an idle one holds no large buffer.
+// dial has grown; an idle one holds no large buffer. An association is three, and one for
+// each lookup; a datagram costs none, and no allocation.
 //
 // # Errors
 //

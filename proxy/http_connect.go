@@ -47,7 +47,7 @@ func (h *HTTP) serveConnect(c *httpClient, v visitor, w *response, req *http.Req
 	w.hijacked = false          // removed by serveTunnel
 	h.serveTunnel(ctx, &tunnel{
 		client: client, buf: buf, address: address,
-		granted: func(net.Addr) []byte { return []byte(connectOK) },
+		granted: func(net.Conn) []byte { return []byte(connectOK) },
 		denied:  connectDenied,
 	}, done)
 }

@@ -21,7 +21,7 @@ const (
 	Slow                          // the handshake did not end in time
 	Malformed                     // not the protocol of this port, or cut short
 	Unauthorized                  // no, wrong or unusable credentials
-	BadCommand                    // SOCKS5: anything but CONNECT
+	BadCommand                    // SOCKS: a command that is not known, or not to be had here
 	BadAddressType                // SOCKS5: neither IPv4, IPv6 nor a name
 	BadTarget                     // a name, port or URL that cannot be meant
 	Resolve                       // the name was not resolved
@@ -33,6 +33,7 @@ const (
 	HostUnreachable               // no such neighbour, or an ICMP message said so
 	NetUnreachable                // no route, or no tunnel
 	NoFamily                      // IPv4 or IPv6 not usable in the tunnel
+	Stranger                      // BIND: a connection from another than the peer; it is refused, the client waits on
 	Canceled                      // the client hung up first, or the proxy closed
 	Other                         // anything else
 	numReasons
@@ -60,6 +61,7 @@ var reasons = [numReasons]struct {
 	HostUnreachable: {"host-unreachable", "host unreachable", statute.RepHostUnreachable, http.StatusBadGateway},
 	NetUnreachable:  {"net-unreachable", "network unreachable", statute.RepNetworkUnreachable, http.StatusBadGateway},
 	NoFamily:        {"no-family", "address family not usable", statute.RepAddrTypeNotSupported, http.StatusBadGateway},
+	Stranger:        {"stranger", "not the expected peer", statute.RepRuleFailure, http.StatusForbidden},
 	Canceled:        {"canceled", "canceled", statute.RepServerFailure, http.StatusServiceUnavailable},
 	Other:           {"other", "request failed", statute.RepServerFailure, http.StatusBadGateway},
 }

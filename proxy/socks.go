@@ -125,6 +125,10 @@ func (s *server) serveSOCKS(ctx context.Context, client net.Conn, in *ahead, don
 	switch req.command {
 	case statute.CommandConnect:
 		s.connectSOCKS(ctx, client, in, req, done)
+	case statute.CommandBind:
+		s.serveBind(ctx, client, in, req, done)
+	case statute.CommandAssociate:
+		s.serveAssociate(ctx, client, req, done)
 	default:
 		s.refuse(client, req.version.refuse(BadCommand, fmt.Errorf("command %d", req.command)))
 		done()
@@ -141,7 +145,7 @@ func (s *server) connectSOCKS(ctx context.Context, client net.Conn, in *ahead, r
 	}
 	s.serveTunnel(ctx, &tunnel{
 		client: client, buf: in.Reader, address: address,
-		granted: req.version.granted,
+		granted: func(conn net.Conn) []byte { return req.version.granted(conn.LocalAddr()) },
 		denied:  func(why Reason, _ error) []byte { return req.version.denied(why) },
 	}, done)
 }

@@ -89,11 +89,9 @@ func readText4(in io.ByteReader, limit int) (string, error) {
 func reply4(code byte, bound net.Addr) []byte {
 	b := make([]byte, header4)
 	b[1] = code
-	if a, ok := bound.(*net.TCPAddr); ok {
-		if ip := a.IP.To4(); ip != nil {
-			binary.BigEndian.PutUint16(b[2:], uint16(a.Port))
-			copy(b[4:], ip)
-		}
+	if ap := addrPort(bound); ap.Addr().Is4() {
+		binary.BigEndian.PutUint16(b[2:], ap.Port())
+		copy(b[4:], ap.Addr().AsSlice())
 	}
 	return b
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/things-go/go-socks5/statute"
@@ -42,11 +43,21 @@ func reply5(code uint8, bound net.Addr) []byte {
 		Response: code,
 		BndAddr:  statute.AddrSpec{AddrType: statute.ATYPIPv4, IP: net.IPv4zero},
 	}
-	if a, ok := bound.(*net.TCPAddr); ok && len(a.IP) > 0 {
-		rep.BndAddr.IP, rep.BndAddr.Port = a.IP, a.Port
-		if a.IP.To4() == nil {
+	if ap := addrPort(bound); ap.IsValid() {
+		rep.BndAddr.IP, rep.BndAddr.Port = ap.Addr().AsSlice(), int(ap.Port())
+		if ap.Addr().Is6() {
 			rep.BndAddr.AddrType = statute.ATYPIPv6
 		}
 	}
 	return rep.Bytes()
+}
+
+// addrPort returns the address of TCP or UDP that a is, or none.
+func addrPort(a net.Addr) netip.AddrPort {
+	ip, ok := a.(interface{ AddrPort() netip.AddrPort })
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := ip.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }

@@ -17,7 +17,7 @@ type tunnel struct {
 	client  net.Conn
 	buf     *bufio.Reader // of client; may hold bytes for the target
 	address string
-	granted func(bound net.Addr) []byte        // the answer to success
+	granted func(conn net.Conn) []byte         // the answer to success
 	denied  func(why Reason, err error) []byte // the answer to failure
 }
 
@@ -25,7 +25,15 @@ type tunnel struct {
 // return before: the relay has goroutines of its own, because a dial in the stack
 // and a handshake leave 16 KiB of stack behind, and most relays are idle.
 func (s *server) serveTunnel(ctx context.Context, t *tunnel, done func()) {
-	rel := s.openTunnel(ctx, t)
+	s.serveOpened(ctx, t, s.dialTunnel, done)
+}
+
+// An opener connects a tunnel to its target. It also returns what the client sent ahead.
+type opener func(ctx context.Context, t *tunnel) (net.Conn, []byte, *refusal)
+
+// serveOpened is serveTunnel with another way to connect.
+func (s *server) serveOpened(ctx context.Context, t *tunnel, open opener, done func()) {
+	rel := s.openTunnel(ctx, t, open)
 	if rel == nil {
 		done()
 		return
@@ -39,26 +47,33 @@ func (s *server) serveTunnel(ctx context.Context, t *tunnel, done func()) {
 	}()
 }
 
-// openTunnel dials and answers. It returns nil if the client was turned away.
-func (s *server) openTunnel(ctx context.Context, t *tunnel) *relay.Relay {
-	conn, early, ref := s.dialTunnel(ctx, t)
+// openTunnel connects and answers. It returns nil if the client was turned away.
+func (s *server) openTunnel(ctx context.Context, t *tunnel, open opener) *relay.Relay {
+	conn, early, ref := open(ctx, t)
 	if ref != nil {
 		s.refuse(t.client, ref)
 		return nil
 	}
 	client := t.client
-	_ = client.SetWriteDeadline(time.Now().Add(s.HandshakeTimeout))
-	if _, err := client.Write(t.granted(conn.LocalAddr())); err != nil {
+	if err := s.answer(client, t.granted(conn)); err != nil {
 		relay.Reset(conn)
 		s.refused(client.RemoteAddr(), Canceled, err)
 		return nil
 	}
-	_ = client.SetWriteDeadline(time.Time{})
 	s.counters.requests.Add(1)
 	return &relay.Relay{
 		Client: client, Target: conn, Early: early, Outbound: &s.counters.outbound, Inbound: &s.counters.inbound,
 		HalfClose: s.HalfCloseTimeout, Buffers: &s.buffers,
 	}
+}
+
+// answer tells a client how its request went, within the time of a handshake.
+func (s *server) answer(client net.Conn, b []byte) error {
+	_ = client.SetWriteDeadline(time.Now().Add(s.HandshakeTimeout))
+	if _, err := client.Write(b); err != nil {
+		return err
+	}
+	return client.SetWriteDeadline(time.Time{})
 }
 
 // dialTunnel connects for a client that may hang up meanwhile. It returns the

@@ -43,9 +43,9 @@ type server interface {
 	Stats() proxy.Stats
 }
 
-// openProxies binds all listeners or none.
-func openProxies(ctx context.Context, c config.Proxy, d proxy.Dialer, log *slog.Logger) (*proxies, error) {
-	pc := proxy.Config{Dialer: d, Log: log}
+// openProxies binds all listeners or none. pc says what is behind them.
+func openProxies(ctx context.Context, c config.Proxy, pc proxy.Config) (*proxies, error) {
+	log := pc.Log
 	p := &proxies{log: log}
 	var err error
 	if pc.Auth, err = p.openAuth(c); err != nil {

@@ -12,6 +12,7 @@ import (
 	"softether-go/pkg/config"
 	"softether-go/pkg/health"
 	"softether-go/pkg/vpn"
+	"softether-go/proxy"
 )
 
 // program is one assembled VPN: the life of it on the local end of the tunnel, and the
@@ -77,7 +78,11 @@ func newProxyProgram(ctx context.Context, vc vpn.Config, cfg config.Config, log 
 		return nil, err
 	}
 	p.Line, p.end = tunnel.Line, tunnel
-	if p.proxies, err = openProxies(ctx, cfg.Proxy, splitDialer(cfg.Split, tunnel, vc.Way.Bind), log); err != nil {
+	if p.proxies, err = openProxies(ctx, cfg.Proxy, proxy.Config{
+		Dialer:   splitDialer(cfg.Split, tunnel, vc.Way.Bind),
+		Listener: sockets{tunnel}, PacketListener: sockets{tunnel}, Resolver: tunnel,
+		Log: log,
+	}); err != nil {
 		tunnel.Close()
 		return nil, err
 	}

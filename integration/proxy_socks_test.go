@@ -1,0 +1,95 @@
+//go:build linux
+
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// mixedProxy is where the client of these tests serves everything.
+const mixedProxy = "127.0.0.1:1081"
+
+// mixedFlags are for a client that serves all kinds of proxy on one port.
+var mixedFlags = usualFlags.with(flags{"listen": mixedProxy})
+
+// What nobody here wrote, each by the kind of proxy it speaks, through one port to the
+// real server: SOCKS4, 4a, 5, 5h and HTTP.
+func TestProxyEveryKindOnOnePort(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.StartClient(mixedFlags).WaitUp()
+
+	for _, scheme := range []string{"socks4", "socks4a", "socks5", "socks5h", "http"} {
+		t.Run("curl "+scheme, func(t *testing.T) {
+			host := siteName
+			if scheme == "socks4" || scheme == "socks5" { // resolves by itself, so by nothing
+				host = lanGateway
+			}
+			w.in(t).checkPage(t, scheme+"://"+mixedProxy, "http://"+host+"/")
+		})
+	}
+	t.Run("curl through CONNECT", func(t *testing.T) {
+		page, err := w.Curl("--proxytunnel", "--proxy", "http://"+mixedProxy, "--max-time", "10", "http://"+siteName+"/")
+		if err != nil || page != sitePage {
+			t.Errorf("got %q, %v, want %q", page, err, sitePage)
+		}
+	})
+	t.Run("ncat", func(t *testing.T) {
+		needTool(t, "ncat", "ncat")
+		for _, kind := range []string{"socks4", "socks5", "http"} {
+			out := w.in(t).inside("ncat", "--proxy-type", kind, "--proxy", mixedProxy, lanGateway, echoPort, stdin("by "+kind))
+			if out != "by "+kind {
+				t.Errorf("%s: got %q", kind, out)
+			}
+		}
+	})
+	t.Run("proxychains", func(t *testing.T) {
+		needTool(t, "proxychains4", "proxychains4")
+		for _, kind := range []string{"socks4", "socks5", "http"} {
+			conf := filepath.Join(t.TempDir(), "proxychains.conf")
+			text := "strict_chain\nproxy_dns\n[ProxyList]\n" + kind + " " + strings.Replace(mixedProxy, ":", " ", 1) + "\n"
+			if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			page := w.in(t).inside("proxychains4", "-q", "-f", conf, "curl", "--silent", "--max-time", "10", "http://"+siteName+"/")
+			if page != sitePage {
+				t.Errorf("%s: got %q, want %q", kind, page, sitePage)
+			}
+		}
+	})
+}
+
+// stdin marks the last argument of inside as the program's input.
+type stdin string
+
+// inside runs a program in the client's namespace, as a program beside the client, and
+// returns what it prints.
+func (w *world) inside(args ...any) string {
+	w.t.Helper()
+	var argv []string
+	var input string
+	for _, a := range args {
+		switch a := a.(type) {
+		case stdin:
+			input = string(a)
+		default:
+			argv = append(argv, fmt.Sprint(a))
+		}
+	}
+	cmd := w.cli.Command(append([]string{"timeout", "30"}, argv...)...)
+	cmd.Stdin = strings.NewReader(input)
+	out, err := cmd.Output()
+	if err != nil {
+		var stderr []byte
+		if e, ok := err.(*exec.ExitError); ok {
+			stderr = e.Stderr
+		}
+		w.t.Errorf("%s: %v\n%s%s", strings.Join(argv, " "), err, out, stderr)
+	}
+	return string(out)
+}
