@@ -67,8 +67,9 @@ server default {
 }
 `
 
-// startRADIUS starts Debian's FreeRADIUS in a namespace, never as a service.
-func startRADIUS(t testing.TB, ns *netns) *process {
+// startRADIUS starts Debian's FreeRADIUS in a namespace, never as a service. It knows
+// radiusUser by the password.
+func startRADIUS(t testing.TB, ns *netns, password string) *process {
 	t.Helper()
 	needTool(t, radiusBinary, "freeradius")
 	dir := filepath.Join(run.dir, ns.name, "radius")
@@ -77,7 +78,7 @@ func startRADIUS(t testing.TB, ns *netns) *process {
 	}
 	for name, text := range map[string]string{
 		"radiusd.conf": strings.NewReplacer("DIR", dir, "SECRET", radiusSecret).Replace(freeRADIUS),
-		"users":        radiusUser + " Cleartext-Password := \"" + radiusPassword + "\"\n",
+		"users":        radiusUser + " Cleartext-Password := \"" + password + "\"\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -93,7 +94,7 @@ func startRADIUS(t testing.TB, ns *netns) *process {
 func TestRADIUSUsersGetIn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	radius := startRADIUS(t, w.srv.ns)
+	radius := startRADIUS(t, w.srv.ns, radiusPassword)
 	w.srv.Hub("RadiusServerSet 127.0.0.1:1812 /SECRET:"+radiusSecret+" /RETRY_INTERVAL:1000",
 		"UserCreate "+radiusUser+" /GROUP:none /REALNAME:none /NOTE:none", "UserRadiusSet "+radiusUser+" /ALIAS:none")
 	f := usualFlags.with(flags{"user": radiusUser, "pass": absent, "plain-password": "true",
@@ -121,6 +122,35 @@ func TestRADIUSUsersGetIn(t *testing.T) {
 		t.Errorf("FreeRADIUS was not asked about the wrong password:\n%s", log)
 	}
 	refused("hashed", f.with(flags{"plain-password": absent}), "-plain-password")
+
+	// A RADIUS that is down looks to the server like a wrong password, but takes longer.
 	radius.Kill()
-	refused("no RADIUS", f, "could not ask RADIUS")
+	c = w.StartClient(f)
+	c.WaitLog(`not connected.*RADIUS or domain server does not answer`, upTime)
+	if strings.Contains(c.Log(), radiusPassword) {
+		t.Error("no RADIUS: the password is shown")
+	}
+	radius = startRADIUS(t, w.srv.ns, radiusPassword)
+	c.WaitUp()
+	// Who was in before is patient with a quick refusal too.
+	radius.Kill()
+	radius = startRADIUS(t, w.srv.ns, "another")
+	w.srv.Disconnect(w.sessionOf(radiusUser))
+	c.WaitLog(`trying again, slowly`, upTime)
+	if log := radius.Log(); !strings.Contains(log, "Login incorrect") {
+		t.Errorf("FreeRADIUS was not asked again:\n%s", log)
+	}
+	if !c.Running() {
+		t.Errorf("the client has ended:\n%s", c.Log())
+	}
+}
+
+// sessionOf returns the name of the last session of a user.
+func (w *world) sessionOf(user string) string {
+	w.t.Helper()
+	sessions := w.srv.Sessions(user)
+	if len(sessions) == 0 {
+		w.t.Fatalf("%s has no session", user)
+	}
+	return sessions[len(sessions)-1]
 }

@@ -16,6 +16,11 @@ const promptly = time.Second
 // busyFactor stretches the wait when the server is busy or the hub offline.
 const busyFactor = 4
 
+// unsureDelay is between attempts of a user whom the server refuses after it has let
+// him in before, and whom others judge: those may count attempts and lock a user out.
+// Three to six in half an hour is less than people need who mistype.
+const unsureDelay = 10 * time.Minute
+
 // backoff yields the delays between attempts: exponential from base, capped at
 // most, and spread over the upper half of each step.
 type backoff struct {

@@ -148,6 +148,8 @@ type Client struct {
 	session atomic.Pointer[session.Session] // the last one; nil before the first
 	cause   atomic.Pointer[error]           // why there is no session
 	since   time.Time                       // when the current session came up; zero while it is not. Run's only
+
+	admitted bool // the server has let us in before. Run's only
 }
 
 // New returns a Client that Run brings to life.
@@ -249,6 +251,12 @@ func (c *Client) judge(cause error) (delay time.Duration, end error) {
 	case errors.As(cause, &se):
 		advice = se.Advice()
 	}
+	if advice == wire.Never && c.unsure(cause) {
+		delay = jitter(unsureDelay).Round(time.Second)
+		c.cfg.Log.Warn("refused, though the server has let us in before: trying again, slowly, in case it is RADIUS or the domain that is out of order",
+			"cause", cause, "retry_in", delay)
+		return delay, nil
+	}
 	if advice == wire.Never {
 		return 0, cause
 	}
@@ -270,6 +278,12 @@ func (c *Client) judge(cause error) (delay time.Duration, end error) {
 	return delay, nil
 }
 
+// unsure reports whether a refusal may be the fault of RADIUS or a domain, which judge
+// plain passwords: the server has one code for a wrong password and for theirs.
+func (c *Client) unsure(cause error) bool {
+	return c.admitted && c.cfg.Session.Auth == wire.PlainPassword && errors.Is(cause, wire.CodeAuthFailed)
+}
+
 // once leads one session from dialing to its end.
 func (c *Client) once(ctx context.Context) error {
 	c.since = time.Time{}
@@ -280,6 +294,7 @@ func (c *Client) once(ctx context.Context) error {
 		return err
 	}
 	defer s.Close()
+	c.admitted = true
 	c.session.Store(s)
 	w := s.Welcome()
 	c.cfg.Log.Info("session established", "session", w.SessionName, "hub", c.cfg.Session.Hub, "over", s.Network(),

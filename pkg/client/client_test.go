@@ -95,6 +95,11 @@ func (w *world) run(d time.Duration) error {
 // talk keeps a session alive for d, for ever if 0, reading all along.
 func talk(p *sessiontest.Peer, d time.Duration) {
 	p.Accept()
+	chat(p, d)
+}
+
+// chat is what follows a welcome.
+func chat(p *sessiontest.Peer, d time.Duration) {
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
@@ -242,6 +247,50 @@ func TestWhatNoRetryMendsEndsIt(t *testing.T) {
 				if len(w.dials) != 1 {
 					t.Errorf("%d attempts with wrong credentials can lock an account", len(w.dials))
 				}
+			})
+		})
+	}
+}
+
+func TestWhoWasLetInBeforeComesBackSlowly(t *testing.T) {
+	for name, auth := range map[string]wire.AuthType{"by a plain password": wire.PlainPassword, "by a password of the server's own": wire.HashedPass} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const refusals = 6
+				var logins []time.Time
+				w := newWorld(t, func(c *Config) { c.Session.Auth = auth }, func(_ int, p *sessiontest.Peer) {
+					if p.Greet().Str("method") == wire.MethodAdditional {
+						p.Reply(wire.Refusal(wire.CodeSessionTimeout))
+						return
+					}
+					logins = append(logins, time.Now())
+					switch n := len(logins); {
+					case n == 1:
+						p.Reply(sessiontest.Welcome().Pack())
+						chat(p, time.Minute)
+					case n <= 1+refusals:
+						p.Reply(wire.Refusal(wire.CodeAuthFailed))
+					default:
+						p.Reply(sessiontest.Welcome().Pack())
+						chat(p, 0)
+					}
+				})
+				err := w.run(2 * time.Hour)
+				if auth == wire.HashedPass {
+					if !errors.Is(err, wire.CodeAuthFailed) || len(logins) != 2 {
+						t.Errorf("after %d attempts: %v", len(logins), err)
+					}
+					return
+				}
+				if len(logins) != refusals+2 {
+					t.Fatalf("%d attempts, and %v", len(logins), err)
+				}
+				for i := 2; i < len(logins); i++ {
+					if gap := logins[i].Sub(logins[i-1]); gap < unsureDelay/2 || gap > unsureDelay {
+						t.Errorf("attempt %d came %v after the one before", i, gap)
+					}
+				}
+				w.wantTrail("Dialing Configuring Up " + strings.Repeat("Waiting Dialing ", refusals+1) + "Configuring Up Stopped")
 			})
 		})
 	}

@@ -61,9 +61,15 @@ func (c Config) passwordHash() [wire.HashLen]byte {
 	return wire.PasswordHash(c.User, c.Password)
 }
 
-// explainRefusal adds to a refusal of the user what the kind of login says about it.
-// The server gives one code for every cause.
-func (c Config) explainRefusal(err error) error {
+// undecidedAfter is when a server that asks RADIUS about a plain password has had no
+// answer: it gives up after 10 or 15 s, by its version, and says that the password is
+// wrong (Cedar/Radius.h, RADIUS_RETRY_TIMEOUT). A verdict takes no longer than RADIUS's
+// own punishment, of some seconds at most (FreeRADIUS: reject_delay, 1 s).
+const undecidedAfter = 9 * time.Second
+
+// explainRefusal adds to a refusal of the user what the kind of login, and how long it
+// took, say about it. The server gives one code for every cause.
+func (c Config) explainRefusal(err error, took time.Duration) error {
 	var code wire.Code
 	if !errors.As(err, &code) || code != wire.CodeAuthFailed {
 		return err
@@ -71,6 +77,9 @@ func (c Config) explainRefusal(err error) error {
 	switch {
 	case c.Auth == wire.Certificate && c.Identity != nil:
 		return &refusedLogin{code: code, text: c.Identity.whyRefused(c.User, time.Now())}
+	case c.Auth == wire.PlainPassword && took >= undecidedAfter:
+		return &refusedLogin{code: code, undecided: true, text: fmt.Sprintf("the server took %d s to refuse: its RADIUS or domain server does not answer, "+
+			"which says nothing about the password", took/time.Second)}
 	case c.Auth == wire.PlainPassword:
 		return &refusedLogin{code: code, text: "user name or password is wrong, or the server could not ask RADIUS or the domain " +
 			"about them; check -user and the password, or ask the server's administrator"}
@@ -80,8 +89,9 @@ func (c Config) explainRefusal(err error) error {
 
 // refusedLogin is a server's verdict in words that fit the kind of login.
 type refusedLogin struct {
-	code wire.Code
-	text string
+	code      wire.Code
+	text      string
+	undecided bool // nobody has looked at the password
 }
 
 func (e *refusedLogin) Error() string { return fmt.Sprintf("%s (code %d)", e.text, uint32(e.code)) }

@@ -122,6 +122,31 @@ func TestRefusedLoginsSayWhatTheirKindCanTell(t *testing.T) {
 	}
 }
 
+func TestAServerThatCannotAskIsToldFromAWrongPassword(t *testing.T) {
+	for _, row := range []struct {
+		auth   wire.AuthType
+		took   time.Duration
+		advice wire.Advice
+		want   string
+	}{
+		{wire.PlainPassword, 0, wire.Never, "password is wrong"},
+		{wire.PlainPassword, 5 * time.Second, wire.Never, "password is wrong"},
+		{wire.PlainPassword, 10 * time.Second, wire.Wait, "took 10 s to refuse: its RADIUS or domain server does not answer"},
+		{wire.PlainPassword, 15 * time.Second, wire.Wait, "took 15 s to refuse"},
+		{wire.HashedPass, 15 * time.Second, wire.Never, "password is wrong"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := server(t, func(p *peer) { p.Greet(); time.Sleep(row.took); p.Reply(wire.Refusal(wire.CodeAuthFailed)) })
+			cfg.Auth = row.auth
+			_, err := Dial(t.Context(), cfg)
+			var e *Error
+			if !errors.As(err, &e) || !errors.Is(err, wire.CodeAuthFailed) || e.Advice() != row.advice || !contains(err, row.want) {
+				t.Errorf("refused after %v: %v; want %q", row.took, err, row.want)
+			}
+		})
+	}
+}
+
 func TestAPasswordIsChanged(t *testing.T) {
 	var change *pack.Pack
 	cfg := server(t, func(p *peer) {

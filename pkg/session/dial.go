@@ -364,6 +364,7 @@ func (d *dialer) login(hello wire.Hello) (wire.Welcome, error) {
 	if err != nil {
 		return wire.Welcome{}, err
 	}
+	asked := time.Now()
 	p, err := d.ask(request, loginTimeout)
 	if err != nil {
 		return wire.Welcome{}, err
@@ -373,7 +374,7 @@ func (d *dialer) login(hello wire.Hello) (wire.Welcome, error) {
 		return w, errTicket // no fault of the user's
 	}
 	if err != nil {
-		return w, d.explainRefusal(err)
+		return w, d.explainRefusal(err, time.Since(asked))
 	}
 	switch {
 	case !w.Encrypt && !d.Cleartext:

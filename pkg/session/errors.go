@@ -43,10 +43,13 @@ func (e *Error) Unwrap() error { return e.Err }
 // Advice says whether another attempt makes sense.
 func (e *Error) Advice() wire.Advice {
 	var code wire.Code
+	var refused *refusedLogin
 	var untrusted *UntrustedError
 	var notTLS tls.RecordHeaderError
 	var way interface{ Permanent() bool } // of DialContext
 	switch {
+	case errors.As(e.Err, &refused) && refused.undecided:
+		return wire.Wait
 	case errors.As(e.Err, &code):
 		return code.Advice()
 	case errors.As(e.Err, &untrusted), errors.As(e.Err, &notTLS),
