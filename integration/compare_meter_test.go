@@ -127,15 +127,31 @@ func countSyscalls(pids []int) (*syscallCounter, error) {
 	return c, nil
 }
 
-// tracepoint returns the kernel's number of one.
+// tracepoint returns the kernel's number of one. Where nobody has mounted the file
+// system that tells it, that is done for a moment.
 func tracepoint(name string) (uint64, error) {
+	number := filepath.Join("events", name, "id")
 	for _, root := range []string{"/sys/kernel/tracing", "/sys/kernel/debug/tracing"} {
-		b, err := os.ReadFile(filepath.Join(root, "events", name, "id"))
+		b, err := os.ReadFile(filepath.Join(root, number))
 		if err == nil {
 			return strconv.ParseUint(string(bytes.TrimSpace(b)), 10, 64)
 		}
 	}
-	return 0, fmt.Errorf("no tracepoint %s: mount -t tracefs none /sys/kernel/tracing", name)
+	dir, err := os.MkdirTemp(run.dir, "tracefs")
+	if err == nil {
+		err = unix.Mount("none", dir, "tracefs", unix.MS_RDONLY, "")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("no tracepoint %s: mount tracefs: %w", name, err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, number))
+	if e := unix.Unmount(dir, unix.MNT_DETACH); err == nil {
+		err = e
+	}
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(string(bytes.TrimSpace(b)), 10, 64)
 }
 
 // Count returns the calls so far.
