@@ -2,11 +2,13 @@ package netstack
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"net"
 	"testing"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"softether-go/pkg/frame"
@@ -136,5 +138,27 @@ func TestOutboundFramesAreWholeAndVerify(t *testing.T) {
 	}
 	if st := b.Stats(); st.InboundPackets*2 > st.InboundFrames {
 		t.Errorf("%d frames became %d packets: hardly any were glued", st.InboundFrames, st.InboundPackets)
+	}
+}
+
+func TestAcknowledgementsInARowAreOnePacket(t *testing.T) {
+	l := newLink(net.HardwareAddr(macA))
+	d := &delivered{link: l}
+	l.Attach(d)
+	var acks [][]byte
+	for i := range byte(5) {
+		f := bytes.Clone(segments(t, 1, 16)[0][:54])
+		f[14+3], f[14+20+11], f[14+20+16], f[14+20+17] = 40, i, 0, 0 // length, acknowledgement
+		clear(f[14+10 : 14+12])
+		binary.BigEndian.PutUint16(f[14+10:], ^checksum.Checksum(f[14:34], 0))
+		pseudo := append(bytes.Clone(f[26:34]), 0, 6, 0, 20)
+		binary.BigEndian.PutUint16(f[34+16:], ^checksum.Checksum(append(pseudo, f[34:]...), 0))
+		acks = append(acks, f)
+	}
+	if err := l.deliver(acks); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.packets) != 1 || !bytes.Equal(d.packets[0], acks[4]) || l.in.thinned.Load() != 4 {
+		t.Errorf("%d packets of 5 acknowledgements, %d left out: want the last", len(d.packets), l.in.thinned.Load())
 	}
 }

@@ -40,7 +40,7 @@ type link struct {
 
 type inboundCounters struct {
 	frames, bytes, batches, packets  atomic.Uint64
-	supers, segments                 atomic.Uint64
+	supers, segments, thinned        atomic.Uint64
 	malformed, notForUs, unknownType atomic.Uint64
 }
 
@@ -51,6 +51,7 @@ var (
 
 func newLink(mac net.HardwareAddr) *link {
 	l := &link{mac: tcpip.LinkAddress(mac)}
+	l.coalescer.Thin = true
 	l.emit = l.deliverOne
 	l.mtu.Store(netcfg.DefaultMTU)
 	return l
@@ -114,6 +115,9 @@ func (l *link) deliverOne(s offload.Super) {
 	if n := s.Frames(); n > 1 {
 		l.in.supers.Add(1)
 		l.in.segments.Add(uint64(n))
+	}
+	if s.Thinned > 0 {
+		l.in.thinned.Add(uint64(s.Thinned))
 	}
 	f := s.Header
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: copyOf(&s)})

@@ -256,6 +256,7 @@ type Stats struct {
 	InboundPackets              uint64 // what the frames were coalesced to
 	InboundSupers               uint64 // of these packets, made of several frames
 	InboundSegments             uint64 // how many of the frames are in those
+	InboundThinned              uint64 // acknowledgements left out, as a later one of the batch supersedes them
 	InboundMalformed            uint64 // dropped: too short or too long
 	InboundNotForUs             uint64 // dropped: for another station, or our own
 	InboundUnknownType          uint64 // dropped: neither IPv4 nor ARP nor wanted IPv6
@@ -290,6 +291,7 @@ func (s *Stack) Stats() Stats {
 		InboundPackets:     s.link.in.packets.Load(),
 		InboundSupers:      s.link.in.supers.Load(),
 		InboundSegments:    s.link.in.segments.Load(),
+		InboundThinned:     s.link.in.thinned.Load(),
 		InboundMalformed:   s.link.in.malformed.Load(),
 		InboundNotForUs:    s.link.in.notForUs.Load(),
 		InboundUnknownType: s.link.in.unknownType.Load(),

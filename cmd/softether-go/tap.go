@@ -22,7 +22,7 @@ type tapEnd struct {
 
 // openTAP makes the interface. What dead instances left on the machine goes first.
 func openTAP(cfg config.Config, log *slog.Logger) (*tapEnd, error) {
-	device, err := tap.Open(tap.Config{Name: cfg.TAP.Name, MAC: ownMAC(cfg.Address), Log: log})
+	device, err := tap.Open(tap.Config{Name: cfg.TAP.Name, MAC: ownMAC(cfg.Address), ThinAcks: true, Log: log})
 	if err != nil {
 		return nil, err
 	}

@@ -37,14 +37,18 @@ type Coalescer struct {
 	// run: for a receiver that does not verify by itself.
 	VerifyAll bool
 
+	// Thin says to leave out an acknowledgement which the next of its flow in the
+	// batch supersedes.
+	Thin bool
+
 	runs    []run
 	joined  []link // the frames of all runs but the first of each
 	barrier int    // runs below this index are not continued
 
 	// table has for each hash of a flow 1 + the index of the run that its next
-	// frame may join, or 0. A frame that may not join the run in its slot takes the
-	// slot over or empties it, even from another flow: what matters is that the
-	// run in a slot is the latest of every flow with that hash.
+	// frame may join or supersede, or 0. A frame that may do neither takes the slot
+	// over or empties it, even from another flow: what matters is that the run in a
+	// slot is the latest of every flow with that hash.
 	table [slots]uint32
 
 	header  [maxHeader]byte // of the Super handed out
@@ -61,6 +65,7 @@ type run struct {
 	bytes      int    // payload in all of them
 	next       uint32 // sequence number that continues a TCP run
 	head, tail int32  // the second and the last frame in joined
+	thinned    int    // acknowledgements that the frame stands for beside itself
 }
 
 // size returns the payload of the first frame, which all others but the last have too.
@@ -77,9 +82,11 @@ func (c *Coalescer) Push(f []byte) {
 	r := run{first: f, n: 1}
 	k := r.parse(f)
 	glue := k == flow && c.mayJoin(&r)
-	if glue || c.VerifyAll {
+	thin := c.Thin && k == flow && r.isAck()
+	if glue || thin || c.VerifyAll {
 		r.verdict = r.verify(f, k)
 		glue = glue && r.verdict == Correct
+		thin = thin && r.verdict == Correct
 	}
 	switch {
 	case k == foreign:
@@ -89,6 +96,8 @@ func (c *Coalescer) Push(f []byte) {
 		c.barrier = len(c.runs)
 	case glue:
 		c.glue(&r)
+	case thin:
+		c.thin(&r)
 	default:
 		c.runs = append(c.runs, r)
 		c.table[r.hash()] = 0
@@ -134,7 +143,7 @@ func (c *Coalescer) Flush(emit func(Super)) {
 	for i := range c.runs {
 		r := &c.runs[i]
 		if r.n == 1 {
-			emit(Super{Header: r.first, Checksums: r.verdict})
+			emit(Super{Header: r.first, Thinned: r.thinned, Checksums: r.verdict})
 		} else {
 			emit(c.super(r))
 		}

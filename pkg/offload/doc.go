@@ -36,6 +36,7 @@
 //
 //	join a run    the flow's latest run is open and the frame continues it exactly
 //	begin a run   it could be continued: TCP or UDP, payload, no unusual flags
+//	supersede     it and the frame before it in its flow are acknowledgements
 //	stay alone    all else; it passes through verbatim and ends its flow's run
 //
 // A run ends with PSH (the sender says: deliver now), with a payload shorter than
@@ -44,8 +45,8 @@
 //
 // # What is equal
 //
-// Split(Coalesce(frames)) is, flow by flow, the frames that went in, byte for byte,
-// with two exceptions for frames that were part of a run:
+// Split(Coalesce(frames)) is, flow by flow, the frames that went in, byte for byte, less
+// those that Thin left out, with two exceptions for frames that were part of a run:
 //
 //   - What followed the packet in the frame (Ethernet padding) is gone.
 //   - The IPv4 identification of packets with DF set counts up from the first one's.
@@ -56,10 +57,22 @@
 // or flow label begins a new run, and so does a frame that arrives out of order:
 // nothing is sorted or repaired here.
 //
+// # Acknowledgements
+//
+// A receiver of bulk data acknowledges every second segment, so that its sender's stack
+// is walked through as often as by a flood of tiny frames, only to hear at the end of
+// the batch what it could have heard at once. With Thin an acknowledgement without data
+// is left out if the next frame of its flow in the batch is one too and says all that
+// it did (RFC 3449, 5.2.1, and Linux's sch_cake call it ACK filtering): it acknowledges
+// more, its other fields but the window are the same, and its time stamps no earlier.
+// What tells of more than that passes: repeated acknowledgements, selective ones, news
+// of congestion, of the window alone. This is for the end of a connection, as gluing is:
+// who passes frames on should leave them as they are.
+//
 // # Order
 //
-// Frames of one flow stay in order, always. A frame that joins a run overtakes
-// frames of other flows that came between, at most one batch of them; a frame that
+// Frames of one flow stay in order, always. A frame that joins a run, or supersedes
+// another, overtakes frames of other flows that came between, at most one batch of them; a frame that
 // stays alone overtakes nothing and is delayed by nothing but its batch. What might
 // belong to any flow (a fragment, a malformed header) is a barrier: no later frame
 // joins a run begun before it.

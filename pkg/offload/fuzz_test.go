@@ -81,7 +81,7 @@ func (p *packet) spoil(odd, how byte) {
 }
 
 // FuzzCoalesce holds the Coalescer, and Split behind it, to what the package comment
-// promises about runs of almost equal frames.
+// promises about runs of almost equal frames, and about acknowledgements.
 func FuzzCoalesce(f *testing.F) {
 	run := func(flow, n byte) []byte { return bytes.Repeat([]byte{flow, n, 0, 0}, 5) }
 	for fl := range byte(8) {
@@ -89,6 +89,9 @@ func FuzzCoalesce(f *testing.F) {
 	}
 	f.Add(bytes.Repeat([]byte{0, 4, 0, 0, 5, 4, 0, 0, 2, 7, 0, 0}, 20), true)
 	f.Add(bytes.Repeat([]byte{4, 0x87, 0, 0}, 60), true)
+	for how := range byte(60) { // acknowledgements of more and more
+		f.Add([]byte{0, 0, 3, how, 2, 0, 3, how, 0, 0, 3, how + 1, 2, 0, 3, how + 1, 0, 0, 3, how + 2}, true)
+	}
 	for odd := range byte(22) {
 		f.Add(slices.Concat(run(0, 4), []byte{0, 4, odd, 0x13}, run(0, 4)), true)
 		f.Add(slices.Concat(run(3, 4), []byte{3, 4, odd, 0x21}, run(3, 4)), true)
@@ -168,6 +171,7 @@ func checkBatch(t *testing.T, frames [][]byte, all bool) {
 		out = append(out, s)
 	})
 	checkEqual(t, frames, out)
+	checkThinned(t, frames, merge(&Coalescer{UDP: all, VerifyAll: all, Thin: true}, frames))
 }
 
 // checkSuper checks that Split and the reference cut s alike, and correctly.

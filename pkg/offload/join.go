@@ -52,7 +52,7 @@ func (r *run) continuedBy(f *run) bool {
 		if !sameIPv6(a[r.l3:], b[r.l3:]) {
 			return false
 		}
-	} else if !sameIPv4(a[r.l3:], b[r.l3:], r.n) {
+	} else if !nextIPv4(a[r.l3:], b[r.l3:], r.n) {
 		return false
 	}
 	if r.proto == protoUDP {
@@ -61,11 +61,16 @@ func (r *run) continuedBy(f *run) bool {
 	return r.n < maxSegments && r.next == sequence(f) && sameTCP(a[r.l4:r.data], b[r.l4:r.data])
 }
 
-// sameIPv4 reports whether b is the header of the nth packet after a.
-func sameIPv4(a, b []byte, n int) bool {
-	if !same16(a, b) || // header length, ToS with ECN
-		!same32(a[6:], b[6:]) || // fragmentation, TTL, protocol
-		!same64(a[12:], b[12:]) { // addresses
+// sameIPv4 compares all but the length and the identification.
+func sameIPv4(a, b []byte) bool {
+	return same16(a, b) && // header length, ToS with ECN
+		same32(a[6:], b[6:]) && // fragmentation, TTL, protocol
+		same64(a[12:], b[12:]) // addresses
+}
+
+// nextIPv4 reports whether b is the header of the nth packet after a.
+func nextIPv4(a, b []byte, n int) bool {
+	if !sameIPv4(a, b) {
 		return false
 	}
 	if binary.BigEndian.Uint16(a[6:])&dontFragment != 0 {

@@ -50,6 +50,10 @@ type Super struct {
 
 	Meta
 
+	// Thinned is how many earlier acknowledgements, left out by the Coalescer, the
+	// frame stands for beside itself.
+	Thinned int
+
 	// Checksums says what the Coalescer found. Split ignores it.
 	Checksums Verdict
 }

@@ -76,15 +76,15 @@ type Device struct {
 }
 
 type counters struct {
-	inFrames, inBytes, inBatches, inSupers, inSegments atomic.Uint64
-	inMalformed, inLinkDown, inNoBuffer, inRefused     atomic.Uint64
+	inFrames, inBytes, inBatches, inSupers, inSegments, inThinned atomic.Uint64
+	inMalformed, inLinkDown, inNoBuffer, inRefused                atomic.Uint64
 
 	outFrames, outBytes, outBatches, outSupers, outSegments atomic.Uint64
 	outMalformed, outUncut                                  atomic.Uint64
 }
 
 // A written is the part of a batch that the kernel took.
-type written struct{ frames, bytes, supers, segments uint64 }
+type written struct{ frames, bytes, supers, segments, thinned uint64 }
 
 // newDevice returns a Device with its buffers.
 func newDevice() *Device {
@@ -121,7 +121,7 @@ func (d *Device) Stats() Stats {
 	c := &d.stats
 	return Stats{
 		InFrames: c.inFrames.Load(), InBytes: c.inBytes.Load(), InBatches: c.inBatches.Load(),
-		InSupers: c.inSupers.Load(), InSegments: c.inSegments.Load(),
+		InSupers: c.inSupers.Load(), InSegments: c.inSegments.Load(), InThinned: c.inThinned.Load(),
 		InMalformed: c.inMalformed.Load(), InLinkDown: c.inLinkDown.Load(),
 		InNoBuffer: c.inNoBuffer.Load(), InRefused: c.inRefused.Load(),
 		OutFrames: c.outFrames.Load(), OutBytes: c.outBytes.Load(), OutBatches: c.outBatches.Load(),
@@ -311,6 +311,7 @@ func (d *Device) writeBatch(fd uintptr) bool {
 		d.stats.inBytes.Add(d.done.bytes)
 		d.stats.inSupers.Add(d.done.supers)
 		d.stats.inSegments.Add(d.done.segments)
+		d.stats.inThinned.Add(d.done.thinned)
 		d.stats.inBatches.Add(1)
 	}
 	return true
@@ -325,6 +326,7 @@ func (d *Device) write(s offload.Super) {
 	switch err := d.send(d.fd, &s); err {
 	case nil:
 		d.done.frames += frames
+		d.done.thinned += uint64(s.Thinned)
 		d.done.bytes += uint64(s.Len()) + (frames-1)*uint64(s.HdrLen)
 		if frames > 1 {
 			d.done.supers++

@@ -39,7 +39,7 @@ func (d *Device) Handover() (*os.File, Handover, error) {
 func Adopt(f *os.File, h Handover, log *slog.Logger) (*Device, error) {
 	d := newDevice()
 	d.name, d.index, d.mac, d.headers, d.offload = h.Name, h.Index, h.MAC, h.Headers, h.Offload
-	d.coalescer.UDP = h.Offload.InUDP
+	d.coalescer.UDP, d.coalescer.Thin = h.Offload.InUDP, true
 	d.file, d.log = f, Config{Log: log}.withDefaults().Log
 	err := d.file.SetReadDeadline(time.Time{})
 	if err == nil {

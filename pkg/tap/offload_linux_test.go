@@ -489,3 +489,25 @@ func FuzzTake(f *testing.F) {
 		}
 	})
 }
+
+// Who passes frames on, as a bridge does, hears of all acknowledgements.
+func TestSupersededAcknowledgementsAreLeftOutIfAskedFor(t *testing.T) {
+	enterNamespace(t)
+	for name, want := range map[string]Stats{
+		"end":    {InFrames: 1, InThinned: 2},
+		"bridge": {InFrames: 3},
+	} {
+		d := openTap(t, Config{Name: name, ThinAcks: name == "end"})
+		setLink(t, name, true)
+		var acks [][]byte
+		for i := range uint32(3) {
+			acks = append(acks, packet{}.with(func(p *packet) { p.ack = 100 * i }).frame())
+		}
+		if err := d.WriteFrames(acks); err != nil {
+			t.Fatal(err)
+		}
+		if s := d.Stats(); s.InFrames != want.InFrames || s.InThinned != want.InThinned {
+			t.Errorf("%s: %d frames, %d left out, want %d and %d", name, s.InFrames, s.InThinned, want.InFrames, want.InThinned)
+		}
+	}
+}

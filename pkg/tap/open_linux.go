@@ -76,7 +76,7 @@ func attach(fd int, cfg Config) (*Device, error) {
 		return nil, err
 	}
 	d := newDevice()
-	d.name = name
+	d.name, d.coalescer.Thin = name, cfg.ThinAcks
 	if !cfg.Plain {
 		if err := d.negotiateReading(fd); err != nil {
 			return nil, err

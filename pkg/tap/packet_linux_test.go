@@ -25,7 +25,8 @@ type packet struct {
 	tos     byte
 	more    bool // a fragment: more of the packet follows
 	seq     uint32
-	flags   byte // zero means ACK
+	ack     uint32 // beyond 9
+	flags   byte   // zero means ACK
 	options []byte
 	payload []byte
 
@@ -124,7 +125,8 @@ func (p packet) transport() ([]byte, offload.Meta) {
 		p.flags = ack
 	}
 	h = binary.BigEndian.AppendUint32(h, p.seq)
-	h = append(h, 0, 0, 0, 9, byte(20+len(p.options))<<2, p.flags, 1, 0, 0, 0, 0, 0)
+	h = binary.BigEndian.AppendUint32(h, 9+p.ack)
+	h = append(h, byte(20+len(p.options))<<2, p.flags, 1, 0, 0, 0, 0, 0)
 	h = append(h, p.options...)
 	return append(h, p.payload...), offload.Meta{HdrLen: 20 + len(p.options), CsumOffset: 16}
 }

@@ -101,6 +101,11 @@ type Config struct {
 	MTU  int              // IP bytes; zero means 1500
 	Log  *slog.Logger     // nil discards
 
+	// ThinAcks says to leave out what acknowledgements of the VPN repeat before the host
+	// hears of them (see package offload). It is for an interface whose connections end
+	// at the host, not for one that passes frames on.
+	ThinAcks bool
+
 	// Plain says to exchange every frame with the kernel by itself, as with a kernel
 	// that knows no super-frames: for comparison, and should a kernel err in them.
 	Plain bool
@@ -188,6 +193,7 @@ type Offload struct {
 type Stats struct {
 	InFrames, InBytes, InBatches uint64
 	InSupers, InSegments         uint64 // super-frames, and how many of InFrames were in them
+	InThinned                    uint64 // acknowledgements that a later one of the batch supersedes; not among InFrames
 	InMalformed                  uint64 // shorter than a header, or longer than frame.MaxLen
 	InLinkDown                   uint64 // the interface is not up
 	InNoBuffer                   uint64 // the kernel had no memory for it
