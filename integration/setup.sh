@@ -4,7 +4,7 @@
 # in one line what would, and ends well: the tests then skip and say so too.
 set -u
 
-# PROGRAM PACKAGE, the only list of them.
+# PROGRAM PACKAGE, the only list of them. A program may also be any file, by its path.
 wanted='
 /usr/libexec/softether/vpnserver/vpnserver softether-vpnserver
 /usr/libexec/softether/vpnclient/vpnclient softether-vpnclient
@@ -23,6 +23,13 @@ tinyproxy tinyproxy-bin
 danted dante-server
 ncat ncat
 proxychains4 proxychains4
+socksify dante-client
+turnserver coturn
+drill ldnsutils
+vsftpd vsftpd
+tnftp tnftp
+/usr/bin/python3 python3
+/usr/lib/python3/dist-packages/socks.py python3-socks
 /usr/sbin/freeradius freeradius
 '
 
@@ -33,7 +40,7 @@ cache=/var/cache/softether-go
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=$(echo "$wanted" | while read -r program package; do
-	[ -z "$program" ] || command -v "$program" >/dev/null 2>&1 || printf '%s ' "$package"
+	[ -z "$program" ] || command -v "$program" >/dev/null 2>&1 || [ -e "$program" ] || printf '%s ' "$package"
 done)
 lacking() {
 	for package in $fetched; do

@@ -57,6 +57,10 @@ const (
 	// its IP is version 4: 65535 less 20 of IP and 8 of UDP.
 	longestNear = 65507
 
+	// nearBuffer is for what comes while the reader is scheduled: fifteen of the
+	// largest datagrams.
+	nearBuffer = 1 << 20
+
 	// bufferTime is how long a direction keeps its buffer when nothing comes.
 	bufferTime = time.Second
 
@@ -135,6 +139,7 @@ func (s *server) associate(ctx context.Context, client net.Conn, req *request) (
 		near.Close()
 		return nil, req.version.refuse(dialReason(err), fmt.Errorf("open a socket in the tunnel: %w", err))
 	}
+	_ = near.(*net.UDPConn).SetReadBuffer(nearBuffer) // as far as the system lets us
 	a := &association{srv: s, user: visitorOf(ctx).user, host: remote.AddrPort().Addr().Unmap().WithZone(""), near: socketOf(near), far: socketOf(far)}
 	a.names.known = make(map[string]*name)
 	a.announce(req, remote)
