@@ -27,6 +27,7 @@ var rooms = map[string][]string{
 	"pkg/hub/gateway":         {"netstack", "pkg/frame", "pkg/netcfg"},
 	"pkg/hub/hubtest":         {"pkg/hub", "pkg/frame", "pkg/pack", "pkg/wire"},
 	"proxy":                   {"pkg/relay"},
+	"pkg/forward":             {"pkg/relay"},
 	"pkg/relay":               {},
 	"pkg/relay/relaytest":     {},
 	"netstack":                {"netstack/resolver", "pkg/fairqueue", "pkg/frame", "pkg/netcfg", "pkg/offload"},
