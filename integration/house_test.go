@@ -20,13 +20,14 @@ import (
 // rooms lists for each package which of ours it may import. Nothing may import
 // what is not in its row.
 var rooms = map[string][]string{
-	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/health", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/privnet", "pkg/session", "pkg/share", "pkg/split", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/users", "pkg/vpn", "pkg/wire"},
+	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/dnsproxy", "pkg/forward", "pkg/health", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/privnet", "pkg/session", "pkg/share", "pkg/split", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/users", "pkg/vpn", "pkg/wire"},
 	"pkg/vpn":                 {"netstack", "pkg/client", "pkg/dhcp", "pkg/fairqueue", "pkg/frame", "pkg/health", "pkg/netcfg", "pkg/session", "pkg/stats", "pkg/underlay", "pkg/wire"},
 	"pkg/client":              {"pkg/dhcp", "pkg/frame", "pkg/netcfg", "pkg/session", "pkg/wire"},
 	"pkg/hub":                 {"pkg/frame", "pkg/pack", "pkg/tlsconn", "pkg/wire"},
 	"pkg/hub/gateway":         {"netstack", "pkg/frame", "pkg/netcfg"},
 	"pkg/hub/hubtest":         {"pkg/hub", "pkg/frame", "pkg/pack", "pkg/wire"},
 	"proxy":                   {"pkg/relay"},
+	"pkg/dnsproxy":            {},
 	"pkg/forward":             {"pkg/relay"},
 	"pkg/relay":               {},
 	"pkg/relay/relaytest":     {},
@@ -73,6 +74,7 @@ var outside = map[string][]string{
 	"proxy":                  {"github.com/things-go/go-socks5"},
 	"netstack":               {"gvisor.dev/gvisor", "golang.org/x/sys", "golang.org/x/sync"},
 	"netstack/resolver":      {"golang.org/x/net"},
+	"pkg/dnsproxy":           {"golang.org/x/net"},
 	"pkg/session":            {"golang.org/x/sync", "golang.org/x/sys"},
 	"pkg/wire":               {"golang.org/x/crypto"},
 	"pkg/udpaccel":           {"golang.org/x/crypto", "golang.org/x/sync", "golang.org/x/sys"},
