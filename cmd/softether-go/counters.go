@@ -53,6 +53,7 @@ func (p *program) counters() []stats.Section {
 	for _, s := range p.proxies.servers {
 		all = append(all, stats.Section{Name: s.name, Of: s.ln.Addr().String(), Counts: s.server.Stats()})
 	}
+	all = append(all, p.forwards.counters()...)
 	return append(all, stats.Section{Name: "process", Counts: countProcess()})
 }
 

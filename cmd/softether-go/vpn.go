@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"softether-go/pkg/client"
@@ -16,15 +17,16 @@ import (
 )
 
 // program is one assembled VPN: the life of it on the local end of the tunnel, and the
-// proxies on top of that if it is a stack of our own.
+// proxies and forwards on top of that if it is a stack of our own.
 type program struct {
 	*vpn.Line
-	log     *slog.Logger
-	end     io.Closer
-	proxies *proxies
-	health  *teller
-	manager *notifier // of services; nil tells nobody
-	drain   time.Duration
+	log      *slog.Logger
+	end      io.Closer
+	proxies  *proxies
+	forwards forwards
+	health   *teller
+	manager  *notifier // of services; nil tells nobody
+	drain    time.Duration
 
 	showEvery time.Duration // between log lines with the counters; 0 means none
 	tables    io.Writer     // for tables of the counters
@@ -70,7 +72,7 @@ func newBareProgram(ctx context.Context, cfg config.Config, log *slog.Logger) (*
 	return newProxyProgram(ctx, vc, cfg, log)
 }
 
-// newProxyProgram serves proxies on a stack of our own.
+// newProxyProgram serves proxies and forwards on a stack of our own.
 func newProxyProgram(ctx context.Context, vc vpn.Config, cfg config.Config, log *slog.Logger) (*program, error) {
 	p := emptyProgram(&vc, cfg)
 	tunnel, err := vpn.Open(vc)
@@ -83,6 +85,11 @@ func newProxyProgram(ctx context.Context, vc vpn.Config, cfg config.Config, log 
 		Listener: sockets{tunnel}, PacketListener: sockets{tunnel}, Resolver: tunnel,
 		Log: log,
 	}); err != nil {
+		tunnel.Close()
+		return nil, err
+	}
+	if p.forwards, err = openForwards(ctx, cfg.Forwards, tunnel, log); err != nil {
+		p.proxies.close()
 		tunnel.Close()
 		return nil, err
 	}
@@ -135,7 +142,7 @@ func (p *program) watchdog(ctx context.Context) error { return p.manager.watch(c
 func (p *program) run(ctx context.Context) error {
 	below, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	parts := []func(context.Context) error{p.Line.Run, p.proxies.serve, p.proxies.reload, p.health.serve, p.watchdog, p.showCounters, p.giveBack}
+	parts := []func(context.Context) error{p.Line.Run, p.proxies.serve, p.proxies.reload, p.forwards.serve, p.health.serve, p.watchdog, p.showCounters, p.giveBack}
 	ended := make(chan error, len(parts))
 	for _, part := range parts {
 		go func() { ended <- part(below) }()
@@ -153,7 +160,7 @@ func (p *program) run(ctx context.Context) error {
 	if p.State() != client.Up || err != nil {
 		p.drain = 0
 	}
-	p.proxies.shutdown(p.drain)
+	p.shutdown(p.drain)
 	cancel()
 	for range left {
 		if e := <-ended; err == nil && !errors.Is(e, context.Canceled) {
@@ -163,6 +170,14 @@ func (p *program) run(ctx context.Context) error {
 	return errors.Join(err, p.end.Close())
 }
 
+// shutdown takes no more clients and ends those there are, after a while.
+func (p *program) shutdown(wait time.Duration) {
+	var g sync.WaitGroup
+	g.Go(func() { p.proxies.shutdown(wait) })
+	g.Go(func() { p.forwards.shutdown(wait) })
+	g.Wait()
+}
+
 // giveBack returns memory to the system after bursts.
 func (p *program) giveBack(ctx context.Context) error {
 	return (&reclaimer{carried: p.Carried}).run(ctx)
@@ -170,7 +185,7 @@ func (p *program) giveBack(ctx context.Context) error {
 
 // close gives back what newProgram opened. After run nothing is left to do.
 func (p *program) close() {
-	p.proxies.shutdown(0)
+	p.shutdown(0)
 	p.health.close()
 	if err := p.end.Close(); err != nil {
 		p.log.Debug("local end not closed", "cause", err)

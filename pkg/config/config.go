@@ -81,21 +81,22 @@ import (
 // Config is everything the user decided, checked. It is data: nothing in it is
 // open or running, and nobody changes it once Load has returned it.
 type Config struct {
-	Server  Server
-	Links   Links
-	UDP     UDP
-	Way     Way
-	Auth    Auth
-	Trust   Trust
-	Address Addressing
-	Proxy   Proxy // in ModeNetstack, and only then
-	Split   Split // in ModeNetstack, and only then
-	TAP     TAP   // in ModeTAP, and only then
-	Run     Run   // in ModeRun, and only then
-	Retry   Retry
-	Service Service
-	Log     Log
-	Mode    Mode // never ModeAuto after Load
+	Server   Server
+	Links    Links
+	UDP      UDP
+	Way      Way
+	Auth     Auth
+	Trust    Trust
+	Address  Addressing
+	Proxy    Proxy    // in ModeNetstack, and only then
+	Forwards Forwards // in ModeNetstack, and only then
+	Split    Split    // in ModeNetstack, and only then
+	TAP      TAP      // in ModeTAP, and only then
+	Run      Run      // in ModeRun, and only then
+	Retry    Retry
+	Service  Service
+	Log      Log
+	Mode     Mode // never ModeAuto after Load
 
 	Notes    []string  // what is permitted but deserves a warning at start; no secrets
 	Settings []Setting // each setting's text and origin, secrets redacted; in table order
@@ -273,11 +274,12 @@ const (
 	ModeNetstack             // the user-space stack and its proxies
 	ModeTAP                  // the kernel's stack by a TAP device
 	ModeRun                  // a network of its own for one command; of a command of ours, not of -mode
+	ModeTool                 // the user-space stack for a command of ours that serves nothing; not of -mode
 )
 
 // String gives the mode as -mode takes it.
 func (m Mode) String() string {
-	return [...]string{"auto", "netstack", "tap", "run"}[m]
+	return [...]string{"auto", "netstack", "tap", "run", "tool"}[m]
 }
 
 // A Setting is the outcome for one row of the table.

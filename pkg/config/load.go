@@ -22,6 +22,9 @@ type Source struct {
 
 	// Run says that the settings are for a command with a network of its own: ModeRun.
 	Run bool
+
+	// Tool says that they are for a command that uses the VPN itself: ModeTool.
+	Tool bool
 }
 
 // ErrHelp is what Load returns, as it is, when -h is among the arguments.

@@ -9,19 +9,40 @@ import (
 )
 
 // modeFlags decide about the mode.
-var modeFlags = []string{"mode", "listen", "socks5", "http"}
+var modeFlags = []string{"mode", "listen", "socks5", "http", "L", "R", "dns-listen"}
+
+// serves reports whether there is anything to serve on a stack of our own.
+func (c Config) serves() bool { return len(c.Proxy.listeners()) > 0 || !c.Forwards.none() }
+
+// servesBy names the flag that asks for the first of it.
+func (c Config) servesBy() string {
+	switch {
+	case len(c.Proxy.listeners()) > 0:
+		return c.Proxy.flagOf(0)
+	case len(c.Forwards.Local) > 0:
+		return "L"
+	case len(c.Forwards.Remote) > 0:
+		return "R"
+	}
+	return "dns-listen"
+}
 
 // checkMode checks the settings of the mode, and that there are none of the other.
 func (c Config) checkMode() []problem {
 	switch c.Mode {
 	case ModeRun:
-		return slices.Concat(c.strayIn(tapMode), c.strayIn(proxies), c.strayIn(splitting), c.Run.check())
+		return slices.Concat(c.strayIn(tapMode), c.strayIn(proxies), c.strayIn(forwarding), c.strayIn(splitting), c.Run.check())
+	case ModeTool:
+		return nil
 	case ModeTAP:
-		return slices.Concat(c.checkTAP(), c.strayProxy(), c.straySplit(), c.strayRun())
+		return slices.Concat(c.checkTAP(), c.strayProxy(), c.strayForward(), c.straySplit(), c.strayRun())
 	}
-	ps := slices.Concat(c.strayTAP(), c.strayRun(), c.Proxy.check(), c.Split.check())
-	if len(c.Proxy.listeners()) == 0 {
-		ps = append(ps, problem{flag: "mode", needs: []string{"listen", "socks5", "http"},
+	ps := slices.Concat(c.strayTAP(), c.strayRun(), c.Proxy.check(), c.Forwards.check(c.Proxy), c.Split.check())
+	switch {
+	case c.serves() && len(c.Proxy.listeners()) == 0:
+		ps = append(ps, c.strayProxy()...)
+	case !c.serves():
+		ps = append(ps, problem{flag: "mode", needs: modeFlags[1:],
 			text: "netstack has nothing to serve: give -listen 127.0.0.1:1080"})
 	}
 	return ps
@@ -82,8 +103,8 @@ func (c Config) strayRun() (ps []problem) {
 // strayTAP finds what only TAP mode has.
 func (c Config) strayTAP() (ps []problem) {
 	other := "-mode says netstack"
-	if len(c.Proxy.listeners()) > 0 {
-		other = fmt.Sprintf("-%s is of netstack mode", c.Proxy.flagOf(0))
+	if c.serves() {
+		other = fmt.Sprintf("-%s is of netstack mode", c.servesBy())
 	}
 	for _, flag := range c.asked(tapMode) {
 		ps = append(ps, problem{flag: flag, needs: modeFlags,
@@ -104,6 +125,14 @@ func (c Config) strayProxy() (ps []problem) {
 			continue
 		}
 		ps = append(ps, problem{flag: flag, text: text, needs: needs})
+	}
+	return ps
+}
+
+// strayForward finds what only netstack mode has.
+func (c Config) strayForward() (ps []problem) {
+	for _, flag := range c.asked(forwarding) {
+		ps = append(ps, problem{flag: flag, text: "is of netstack mode, but -mode says tap: drop one of the two", needs: []string{"mode"}})
 	}
 	return ps
 }

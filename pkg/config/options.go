@@ -19,6 +19,7 @@ const (
 	wayToServer     group = "The way to the server"
 	addressing      group = "Addressing inside the tunnel"
 	proxies         group = "Proxies"
+	forwarding      group = "Forwards"
 	splitting       group = "Beside the VPN"
 	tapMode         group = "TAP mode"
 	runMode         group = "Running a command (softether-go run)"
@@ -148,7 +149,7 @@ func envName(flag string) string {
 // options is the table. Its rows are in the files options_*.go.
 var options = slices.Concat(
 	connectionOptions, linkOptions, udpOptions, loginOptions, trustOptions, wayOptions, addressOptions,
-	proxyOptions, splitOptions, tapOptions, runOptions, retryOptions, serviceOptions, logOptions,
+	proxyOptions, forwardOptions, splitOptions, tapOptions, runOptions, retryOptions, serviceOptions, logOptions,
 )
 
 func findOption(name string) (option, bool) {
@@ -175,7 +176,7 @@ func nearest(name string) string {
 	best, bestDistance := "", min(len(name)/3+1, 4)+1
 	for _, o := range options {
 		d := distance(name, o.name)
-		if d < bestDistance {
+		if d < bestDistance && len(o.name) > 1 { // any letter is near to a letter
 			best, bestDistance = o.name, d
 		}
 	}

@@ -22,10 +22,11 @@ func (l *loader) settle() {
 		})
 	}
 	l.settleRun()
+	l.settleTool()
 	l.settleProxy()
 	if d.Mode == ModeAuto {
 		d.Mode = ModeTAP
-		if l.inputs["listen"].given() || l.inputs["socks5"].given() || l.inputs["http"].given() {
+		if slices.ContainsFunc(modeFlags[1:], func(flag string) bool { return l.inputs[flag].given() }) {
 			d.Mode = ModeNetstack
 		}
 	}
@@ -86,6 +87,26 @@ func (l *loader) settleRun() {
 	l.draft.Mode = ModeRun
 	if !l.inputs["log-level"].given() {
 		l.draft.Log.Level = slog.LevelWarn
+	}
+}
+
+// settleTool is for a command that uses the VPN itself. A config file may be made for
+// other uses too, so what it says of those does not matter; who says it here is told.
+func (l *loader) settleTool() {
+	if !l.src.Tool {
+		return
+	}
+	for _, g := range []group{proxies, forwarding, splitting, tapMode, runMode} {
+		for _, flag := range l.draft.asked(g) {
+			if l.inputs[flag].origin == FromFlag {
+				l.add(problem{flag: flag, text: "is not for a command that uses the VPN itself: drop it"})
+			}
+		}
+	}
+	d := &l.draft
+	d.Mode, d.Proxy, d.Forwards, d.Split, d.TAP, d.Run = ModeTool, Proxy{}, Forwards{}, Split{}, TAP{}, Run{}
+	if !l.inputs["log-level"].given() {
+		d.Log.Level = slog.LevelWarn
 	}
 }
 

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"softether-go/pkg/config"
+	"softether-go/pkg/dnsproxy"
+	"softether-go/pkg/forward"
+	"softether-go/pkg/stats"
+	"softether-go/pkg/vpn"
+)
+
+// forwards are the ports that lead into the VPN and out of it, and the DNS listeners.
+type forwards []forwarded
+
+type forwarded struct {
+	name, text string // in counters: the kind, and what the flag was given
+	service
+	stats func() any
+}
+
+// service is what forwards and DNS listeners have in common.
+type service interface {
+	Serve(context.Context) error
+	Shutdown(context.Context) error
+	Close()
+}
+
+// openForwards binds all ports or none.
+func openForwards(ctx context.Context, c config.Forwards, tunnel *vpn.Tunnel, log *slog.Logger) (all forwards, err error) {
+	defer func() {
+		if err != nil {
+			all.close()
+			all = nil
+		}
+	}()
+	add := func(flag string, text fmt.Stringer, f config.Forward, from, to forward.Network) error {
+		fw, err := forward.Open(forward.Config{Network: f.Network, From: from, Listen: f.Listen, To: to, Target: f.Target,
+			ProxyHeader: f.ProxyHeader, Log: log})
+		if err != nil {
+			return fmt.Errorf("-%s: %w", flag, err)
+		}
+		log.Info("forward", "from", f.Network+" "+fw.Addr().String(), "to", f.Target, "into_vpn", flag == "L")
+		name := map[string]string{"L": "forward", "R": "reverse"}[flag]
+		all = append(all, forwarded{name, text.String(), fw, func() any { return fw.Stats() }})
+		return nil
+	}
+	for _, f := range c.Local {
+		if err := add("L", f, f.Forward, forward.Host{}, tunnel); err != nil {
+			return all, err
+		}
+	}
+	for _, f := range c.Remote {
+		if err := add("R", f, f.Forward, tunnel, forward.Host{}); err != nil {
+			return all, err
+		}
+	}
+	for _, at := range c.DNS {
+		s, err := dnsproxy.Open(ctx, dnsproxy.Config{Upstream: nameServers{tunnel}, Listen: at.AddrPort, Log: log})
+		if err != nil {
+			return all, fmt.Errorf("-dns-listen: %w", err)
+		}
+		log.Info("answering DNS", "listen", s.Addr())
+		all = append(all, forwarded{"dns", at.String(), s, func() any { return s.Stats() }})
+	}
+	return all, nil
+}
+
+// nameServers are those of the lease, or of -dns.
+type nameServers struct{ *vpn.Tunnel }
+
+func (n nameServers) NameServers() (servers []netip.Addr, own netip.Addr) {
+	a := n.Address()
+	return a.DNS.Servers, a.Address.Addr()
+}
+
+// serve serves all until ctx ends, or one fails.
+func (all forwards) serve(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, f := range all {
+		g.Go(func() error {
+			if err := f.Serve(ctx); !errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			return nil // shutdown's doing
+		})
+	}
+	g.Go(func() error { // so that shutdown alone does not end us before the client
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	return g.Wait()
+}
+
+// shutdown takes no more clients and ends those there are, after a while.
+func (all forwards) shutdown(wait time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	var g errgroup.Group
+	for _, f := range all {
+		g.Go(func() error { return f.Shutdown(ctx) })
+	}
+	_ = g.Wait() // ctx has ended or all have; both are what we want
+	all.close()
+}
+
+func (all forwards) close() {
+	for _, f := range all {
+		f.Close()
+	}
+}
+
+func (all forwards) counters() (sections []stats.Section) {
+	for _, f := range all {
+		sections = append(sections, stats.Section{Name: f.name, Of: f.text, Counts: f.stats()})
+	}
+	return sections
+}
