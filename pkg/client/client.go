@@ -340,6 +340,12 @@ func (c *Client) showWelcome(w wire.Welcome) {
 	}
 	c.showGrants(w)
 	c.cfg.Log.Info("policy", "items", w.Policy.String(), "timeout", w.Timeout)
+	for _, line := range explain(w.Policy) {
+		c.cfg.Log.Info("the user's policy limits the session", "by", line)
+	}
+	if c.dhcp == nil && c.addresses() && w.Policy.Value("DHCPForce") != 0 {
+		c.cfg.Log.Warn("the user's policy has DHCPForce, so the hub drops everything from the address of -address: drop -no-dhcp")
+	}
 	if limits := bridgeLimits(w.Policy); c.cfg.Session.Bridge && len(limits) > 0 {
 		c.cfg.Log.Warn("the user's policy limits the bridge, and the hub drops what is beyond without notice; ask its administrator",
 			"at_most", strings.Join(limits, ", "))
@@ -446,6 +452,10 @@ func (c *Client) configure(ctx context.Context, out frame.Writer) error {
 	if c.dhcp == nil {
 		return c.apply(ctx, c.cfg.Static)
 	}
+	welcome := c.session.Load().Welcome()
+	if why := noDHCP(welcome.Policy); why != "" {
+		return fmt.Errorf("no address by DHCP: %s, or use -no-dhcp with -address", why)
+	}
 	slow := newSlowReporter(c.cfg.Log)
 	defer slow.stop()
 	slow.step("ask for an address by DHCP")
@@ -453,7 +463,7 @@ func (c *Client) configure(ctx context.Context, out frame.Writer) error {
 	defer cancel()
 	lease, err := c.dhcp.Acquire(asking, out)
 	if err != nil && ctx.Err() == nil && errors.Is(err, dhcp.ErrNoServer) {
-		return fmt.Errorf("%w; if the hub has none, use -no-dhcp with -address", err)
+		return fmt.Errorf("%w; %s", err, whyNoLease(welcome))
 	}
 	if err != nil {
 		return err
