@@ -158,7 +158,7 @@ func exportAccount(_ context.Context, args []string, t terminal) error {
 func accountOf(name string, cfg config.Config) (a account.Account, left []string, err error) {
 	a = account.Account{
 		Name: name, Host: cfg.Server.Host, Port: cfg.Server.Port, Hub: cfg.Server.Hub, User: cfg.Auth.User,
-		Retry: int(cfg.Retry.Delay / time.Second), BindAddress: cfg.Way.BindAddress, Bridge: cfg.TAP.Bridge != "",
+		Retry: int(cfg.Retry.Delay / time.Second), BindAddress: cfg.Way.BindAddress, Bridge: cfg.TAP.Bridge != "", Monitor: cfg.TAP.Monitor,
 		CheckServer:   !cfg.Trust.Insecure && cfg.Trust.KnownServers == "",
 		MaxConnection: cfg.Links.Count, TTL: int(cfg.Links.TTL / time.Second), Half: cfg.Links.HalfDuplex,
 		Compress: cfg.Links.Compress, NoEncrypt: cfg.Links.Cleartext,
@@ -199,7 +199,7 @@ func exported(name string) bool {
 	return slices.Contains([]string{
 		"host", "port", "hub", "user", "pass", "pass-file", "pass-hash", "pass-hash-file", "plain-password", "anonymous",
 		"cert", "key", "p12", "key-password", "key-password-file", "insecure", "known-servers", "account", "config", "mode",
-		"proxy", "proxy-url-pass", "proxy-url-pass-file", "proxy-header", "bind-address", "bridge", "tap",
+		"proxy", "proxy-url-pass", "proxy-url-pass-file", "proxy-header", "bind-address", "bridge", "monitor", "tap",
 		"connections", "half-duplex", "connection-ttl", "compress", "insecure-no-encryption",
 		"reconnect-delay", "log-level", "log-json",
 	}, name)

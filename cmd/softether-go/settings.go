@@ -24,6 +24,7 @@ func sessionConfig(cfg config.Config, log *slog.Logger) (session.Config, error) 
 		Host: cfg.Server.Host, Port: int(cfg.Server.Port), Hub: cfg.Server.Hub,
 		User: cfg.Auth.User, Password: cfg.Auth.Password.Reveal(),
 		Bridge:      cfg.TAP.Bridge != "",
+		Monitor:     cfg.TAP.Monitor,
 		Connections: cfg.Links.Count, HalfDuplex: cfg.Links.HalfDuplex, ConnectionTTL: cfg.Links.TTL, QoS: cfg.Links.QoS,
 		Compress: cfg.Links.Compress, Cleartext: cfg.Links.Cleartext,
 		Direct: proxyOf(cfg.Way) == nil,

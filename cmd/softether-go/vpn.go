@@ -56,6 +56,12 @@ func newBareProgram(ctx context.Context, cfg config.Config, log *slog.Logger) (*
 		return nil, err
 	}
 	switch {
+	case cfg.TAP.Monitor:
+		end, err := openMonitor(cfg, log)
+		if err != nil {
+			return nil, err
+		}
+		return assemble(vc, end, cfg), nil
 	case cfg.TAP.Bridge != "":
 		end, err := openBridge(cfg, log)
 		if err != nil {

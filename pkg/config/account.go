@@ -221,7 +221,7 @@ func accountLeft(a account.Account, say func(name, value string)) (left []string
 		{a.Compress, "compress", compress, "compression"},
 		{a.NoEncrypt, "", false, "a session without encryption"},
 		{a.Bridge, "", false, "bridge mode (-bridge NAME has it)"},
-		{a.Monitor, "", false, "monitoring mode"},
+		{a.Monitor, "", false, "monitoring mode (-monitor has it)"},
 	} {
 		switch {
 		case !row.asked:

@@ -229,6 +229,10 @@ type TAP struct {
 	// Bridge is the Linux bridge that the interface is a port of. If it is set, all
 	// of the above but the name is zero, and so is Config.Address but its MAC.
 	Bridge string
+
+	// Monitor shows all frames of the hub on the interface, and sends none. If it is set,
+	// the same fields are zero as with Bridge, and so is Bridge.
+	Monitor bool
 }
 
 // Run says what the command of softether-go run gets beside a network of its own.

@@ -370,6 +370,7 @@ policy-route-table 0 # default
 connmark false # default
 block-ipv6 false # default
 ipv6-autoconf false # default
+monitor false # default
 pid 0 # default
 proxy-env false # default
 capture false # default

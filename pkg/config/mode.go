@@ -50,7 +50,10 @@ func (c Config) checkMode() []problem {
 
 func (c Config) checkTAP() (ps []problem) {
 	t, a := c.TAP, c.Address
-	if t.Bridge != "" {
+	switch {
+	case t.Monitor:
+		return c.checkAddressless("monitor")
+	case t.Bridge != "":
 		return c.checkBridge()
 	}
 	if t.AcceptDefaultGateway && a.NoDHCP && !a.Gateway.IsValid() {
@@ -68,15 +71,23 @@ func (c Config) checkTAP() (ps []problem) {
 	return ps
 }
 
-// checkBridge finds what is about this machine's address, which with -bridge it has
-// none of in the VPN.
-func (c Config) checkBridge() (ps []problem) {
+// checkAddressless finds what is about this machine's address, which with a certain flag
+// it has none of in the VPN.
+func (c Config) checkAddressless(by string) (ps []problem) {
 	for _, flag := range append(c.asked(addressing), c.asked(tapMode)...) {
-		if !slices.Contains([]string{"mac", "tap", "bridge"}, flag) {
-			ps = append(ps, problem{flag: flag, needs: []string{"bridge"},
-				text: "is about an address of this machine, and with -bridge the VPN gives it none: drop one of the two"})
+		if by == "monitor" && flag == "bridge" {
+			ps = append(ps, problem{flag: flag, text: "sends what -monitor only looks at: drop one of the two"})
+		} else if !slices.Contains([]string{"mac", "tap", by}, flag) {
+			ps = append(ps, problem{flag: flag, needs: []string{by},
+				text: fmt.Sprintf("is about an address of this machine, and with -%s the VPN gives it none: drop one of the two", by)})
 		}
 	}
+	return ps
+}
+
+// checkBridge checks what is for -bridge alone.
+func (c Config) checkBridge() (ps []problem) {
+	ps = c.checkAddressless("bridge")
 	if c.TAP.Bridge == c.TAP.Name {
 		ps = append(ps, problem{flag: "bridge", needs: []string{"tap"}, text: fmt.Sprintf(
 			"%s is the name of the interface itself (-tap): give an existing bridge", quote(c.TAP.Bridge))})

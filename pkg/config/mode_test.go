@@ -117,6 +117,7 @@ func TestEachSettingOfTAPModeAlone(t *testing.T) {
 		{"-policy-route-table 200 -connmark", TAP{PolicyTable: 200, ConnMark: true}},
 		{"-accept-default-gateway -block-ipv6", TAP{AcceptDefaultGateway: true, BlockIPv6: true}},
 		{"-ipv6-autoconf", TAP{SLAAC: true}},
+		{"-tap vpn0 -monitor", TAP{Name: "vpn0", Monitor: true}},
 		{"-tap vpn0 -bridge br0 -mac 5e:00:53:00:00:01", TAP{Name: "vpn0", Bridge: "br0"}},
 	} {
 		got := mustLoad(t, setup{}, loginWith(strings.Fields(tt.args)...)...).TAP
@@ -184,6 +185,9 @@ func TestSettingsThatDoNotFitTheMode(t *testing.T) {
 		{"a bridge beside a proxy", "-socks5 localhost:1 -bridge br0", "-bridge" + hasSOCKS},
 		{"a bridge with addresses of our own", "-bridge br0 -tap vpn0 -accept-dns -connmark -dns 10.0.0.1 -hostname x", lines(
 			"-hostname"+bridged, "-dns"+bridged, "-accept-dns"+bridged, "-connmark"+bridged)},
+		{"monitoring with an address of our own", "-monitor -accept-dns",
+			"-accept-dns: is about an address of this machine, and with -monitor the VPN gives it none: drop one of the two"},
+		{"monitoring by a bridge", "-monitor -bridge br0", "-bridge: sends what -monitor only looks at: drop one of the two"},
 		{"a bridge that is the interface", "-bridge vpn0 -tap vpn0",
 			`-bridge: "vpn0" is the name of the interface itself (-tap): give an existing bridge`},
 		{"a bridge's bad name", "-bridge br/0",

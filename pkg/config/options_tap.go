@@ -33,4 +33,8 @@ var tapOptions = []option{
 		"make the interface a port of this Linux bridge, and ask the server for bridge mode: for site to site, " +
 			"without an address of this machine's own",
 		one(parseInterface, func(d *draft) *string { return &d.TAP.Bridge })},
+	{tapMode, "monitor", "", "false",
+		"ask the server for monitoring mode: the interface shows all frames of the hub, as for tcpdump, and sends none; " +
+			"the user's policy has to allow it (MonitorPort)",
+		one(parseBool, func(d *draft) *bool { return &d.TAP.Monitor })},
 }

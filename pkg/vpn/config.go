@@ -96,7 +96,7 @@ func (c Config) client(mac net.HardwareAddr) client.Config {
 		Session: c.Session, Servers: Servers(c.Servers, c.Fastest, c.Way), Hurry: c.Way.Changed(), Refresh: c.Refresh,
 		ReconnectDelay: c.ReconnectDelay, ReconnectMax: c.ReconnectMax, Log: c.Log,
 	}
-	if !c.Session.Bridge {
+	if !c.Session.Bridge && !c.Session.Monitor {
 		cc.DHCP, cc.Static, cc.Adjust = c.Address.Plan(mac, c.Log)
 	}
 	return cc

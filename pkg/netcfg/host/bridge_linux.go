@@ -99,6 +99,23 @@ func (p *Port) plug(t, b netlink.Link) error {
 	return nil
 }
 
+// SetUpSilent sets the link of an interface up that the host is only to listen by: without
+// an address, also of IPv6.
+func SetUpSilent(name string) error {
+	p := &Port{tap: name, nl: &netlink.Handle{}}
+	if err := p.silence(); err != nil {
+		return fmt.Errorf("host: %s: switch IPv6 off: %w", name, err)
+	}
+	link, err := p.nl.LinkByName(name)
+	if err == nil {
+		err = p.nl.LinkSetUp(link)
+	}
+	if err != nil {
+		return fmt.Errorf("host: %s: set the link up: %w", name, err)
+	}
+	return nil
+}
+
 // silence keeps the host from speaking by the port itself: a bridge's stations have
 // addresses, the bridge may have some, its ports have none.
 func (p *Port) silence() error {

@@ -13,5 +13,8 @@ type Port struct{}
 // JoinBridge fails.
 func JoinBridge(string, string, *slog.Logger) (*Port, error) { return nil, errUnsupported }
 
+// SetUpSilent fails.
+func SetUpSilent(string) error { return errUnsupported }
+
 // Watch fails.
 func (*Port) Watch(context.Context) error { return errUnsupported }
