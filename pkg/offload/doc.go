@@ -64,18 +64,19 @@
 // the batch what it could have heard at once. With Thin an acknowledgement without data
 // is left out if the next frame of its flow in the batch is one too and says all that
 // it did (RFC 3449, 5.2.1, and Linux's sch_cake call it ACK filtering): it acknowledges
-// more, its other fields but the window are the same, and its time stamps no earlier.
-// What tells of more than that passes: repeated acknowledgements, selective ones, news
-// of congestion, of the window alone. This is for the end of a connection, as gluing is:
-// who passes frames on should leave them as they are.
+// more, or selectively more, of all that the first did; its other fields but the window
+// are the same, and its time stamps no earlier. What tells of something else passes:
+// repeated acknowledgements, bytes that came twice, news of congestion or of the window
+// alone. This is for the end of a connection, as gluing is: who passes frames on should
+// leave them as they are.
 //
 // # Order
 //
 // Frames of one flow stay in order, always. A frame that joins a run, or supersedes
-// another, overtakes frames of other flows that came between, at most one batch of them; a frame that
-// stays alone overtakes nothing and is delayed by nothing but its batch. What might
-// belong to any flow (a fragment, a malformed header) is a barrier: no later frame
-// joins a run begun before it.
+// another, overtakes frames of other flows that came between, at most one batch of
+// them; a frame that stays alone overtakes nothing and is delayed by nothing but its
+// batch. What might belong to any flow (a fragment, a malformed header) is a barrier:
+// no later frame joins a run begun before it.
 //
 // # Checksums
 //

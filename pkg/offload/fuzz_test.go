@@ -75,6 +75,9 @@ func (p *packet) spoil(odd, how byte) {
 		p.noDF = !p.noDF
 	case 20:
 		p.transfer = func(f []byte) { f[int(how)%len(f)] ^= 1 << (how >> 5) }
+	case 22:
+		p.ack = uint32(how & 15)
+		p.tcpOpts = []byte{1, 1, 5, 10, 0, 0, 0, 16 + how>>6, 0, 0, 0, 20 + how>>4&3}
 	case 21:
 		p.transfer = func(f []byte) { f[min(len(f)-1, 12+int(how%60))] ^= 0x80 >> (how & 7) }
 	}
@@ -90,9 +93,10 @@ func FuzzCoalesce(f *testing.F) {
 	f.Add(bytes.Repeat([]byte{0, 4, 0, 0, 5, 4, 0, 0, 2, 7, 0, 0}, 20), true)
 	f.Add(bytes.Repeat([]byte{4, 0x87, 0, 0}, 60), true)
 	for how := range byte(60) { // acknowledgements of more and more
+		f.Add([]byte{0, 0, 22, how, 0, 0, 22, how * 3, 0, 0, 22, how + 16, 0, 0, 22, how * 7}, true)
 		f.Add([]byte{0, 0, 3, how, 2, 0, 3, how, 0, 0, 3, how + 1, 2, 0, 3, how + 1, 0, 0, 3, how + 2}, true)
 	}
-	for odd := range byte(22) {
+	for odd := range byte(23) {
 		f.Add(slices.Concat(run(0, 4), []byte{0, 4, odd, 0x13}, run(0, 4)), true)
 		f.Add(slices.Concat(run(3, 4), []byte{3, 4, odd, 0x21}, run(3, 4)), true)
 		f.Add(slices.Concat(run(6, 4), []byte{6, 0x44, odd, 0x40}, run(6, 4)), true)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -14,6 +15,14 @@ func ackOf(ack int) packet { return packet{ack: uint32(ack), seq: 7, window: 500
 func TestWhichAcknowledgementsAreLeftOut(t *testing.T) {
 	times := func(value, echo byte) func(*packet) {
 		return func(p *packet) { p.tcpOpts = []byte{1, 1, 8, 10, 0, 0, 0, value, 0, 0, 0, echo} }
+	}
+	selective := func(blocks ...uint32) func(*packet) {
+		return func(p *packet) {
+			p.tcpOpts = []byte{1, 1, 5, byte(2 + 4*len(blocks))}
+			for _, edge := range blocks {
+				p.tcpOpts = binary.BigEndian.AppendUint32(p.tcpOpts, edge)
+			}
+		}
 	}
 	second := func(change func(*packet)) [][]byte { return build(ackOf(100), ackOf(200).with(change)) }
 	both := func(change func(*packet)) [][]byte {
@@ -55,7 +64,22 @@ func TestWhichAcknowledgementsAreLeftOut(t *testing.T) {
 		{"an earlier time stamp", build(ackOf(100).with(times(5, 9)), ackOf(200).with(times(4, 9))), 2},
 		{"an earlier echo", build(ackOf(100).with(times(5, 9)), ackOf(200).with(times(5, 8))), 2},
 		{"time stamps on the second only", second(times(5, 9)), 2},
-		{"selective", both(func(p *packet) { p.tcpOpts = []byte{1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 9} }), 2},
+		{"as selective as before", both(selective(300, 400)), 1},
+		{"selectively more", build(ackOf(100).with(selective(300, 400)), ackOf(100).with(selective(300, 500))), 1},
+		{"selectively more after none", build(ackOf(100), ackOf(100).with(selective(300, 400))), 1},
+		{"a hole filled", build(ackOf(100).with(selective(300, 400)), ackOf(400)), 1},
+		{"another hole", build(ackOf(100).with(selective(300, 400)), ackOf(100).with(selective(500, 600, 300, 400))), 1},
+		{"a block forgotten", build(ackOf(100).with(selective(300, 400)), ackOf(100).with(selective(500, 600))), 2},
+		{"less of a block", build(ackOf(100).with(selective(300, 400)), ackOf(200).with(selective(300, 399))), 2},
+		{"the same blocks again", build(ackOf(100).with(selective(300, 400)), ackOf(100).with(selective(300, 400))), 2},
+		{"bytes that came twice", build(ackOf(100).with(selective(50, 60)), ackOf(200)), 2},
+		{"bytes that came twice, beyond", build(ackOf(100).with(selective(300, 310, 300, 400)), ackOf(400)), 2},
+		{"no selective ones any more", build(ackOf(100).with(selective(300, 400)), ackOf(100)), 2},
+		{"selective with a time stamp", both(func(p *packet) {
+			times(5, 9)(p)
+			p.tcpOpts = append(p.tcpOpts, 1, 1, 5, 10, 0, 0, 1, 44, 0, 0, 1, 99)
+		}), 1},
+		{"half a block", both(func(p *packet) { p.tcpOpts = []byte{1, 1, 5, 6, 0, 0, 0, 1} }), 2},
 		{"wrong checksum", second(func(p *packet) { p.badL4 = true }), 2},
 		{"wrong IPv4 checksum", second(func(p *packet) { p.badIP = true }), 2},
 		{"IPv4 options", both(func(p *packet) { p.options = []byte{1, 1, 1, 1} }), 2},
@@ -157,29 +181,78 @@ func successor(in [][]byte, i int) []byte {
 }
 
 // naiveSupersedes reports whether b says all that a says, both being of one flow: they
-// differ in nothing but the acknowledgement, the window, the time stamps, checksums
-// and the identification.
+// differ in nothing but the acknowledgement, the window, options, checksums, the lengths
+// and the identification, and b's acknowledgements are a's and more.
 func naiveSupersedes(b, a []byte) bool {
 	da, db := dissect(a), dissect(b)
-	if db.kind != flow || !isNaiveAck(a, da) || !isNaiveAck(b, db) || Verify(b) != Correct || da.l4 != db.l4 || da.end != db.end {
+	if db.kind != flow || !isNaiveAck(a, da) || !isNaiveAck(b, db) || Verify(b) != Correct || da.l4 != db.l4 {
 		return false
 	}
-	ahead := func(at int) int32 {
-		return int32(binary.BigEndian.Uint32(b[at:]) - binary.BigEndian.Uint32(a[at:]))
-	}
-	options := a[da.l4+20 : da.end]
-	if n := len(options); n != 0 && (n != 12 || !bytes.Equal(options[:4], []byte{1, 1, 8, 10}) || ahead(da.l4+24) < 0 || ahead(da.l4+28) < 0) {
+	if da.l4-da.l3 != map[byte]int{4: 20, 6: 40}[a[da.l3]>>4] || a[da.l4+13] != 0x10 {
 		return false
 	}
-	x, y := bytes.Clone(a[:da.end]), bytes.Clone(b[:db.end])
+	x, y := bytes.Clone(a[:da.l4+20]), bytes.Clone(b[:db.l4+20])
 	for _, f := range [][]byte{x, y} {
-		if f[da.l3]>>4 == 4 {
-			clear(f[da.l3+4 : da.l3+6])
-			clear(f[da.l3+10 : da.l3+12])
+		ip, tcp := f[da.l3:], f[da.l4:]
+		if ip[0]>>4 == 4 {
+			clear(ip[2:6])
+			clear(ip[10:12])
+		} else {
+			clear(ip[4:6])
 		}
-		clear(f[da.l4+8 : da.l4+12])
-		clear(f[da.l4+14 : da.l4+18])
-		clear(f[min(da.l4+24, da.end):])
+		clear(tcp[8:12])
+		tcp[12] &= 0x0f
+		clear(tcp[14:18])
 	}
-	return ahead(da.l4+8) > 0 && bytes.Equal(x, y) && a[da.l4+13] == 0x10 && da.l4-da.l3 == map[byte]int{4: 20, 6: 40}[a[da.l3]>>4]
+	return bytes.Equal(x, y) && naiveSaysMore(b[db.l4:db.end], a[da.l4:da.end])
+}
+
+// naiveSaysMore compares what two TCP headers acknowledge, options read one by one.
+func naiveSaysMore(b, a []byte) bool {
+	type says struct{ numbers, blocks []uint32 } // the acknowledgement and times; edges
+	read := func(h []byte) (s says, ok bool) {
+		s.numbers = []uint32{binary.BigEndian.Uint32(h[8:])}
+		for o := h[20:]; len(o) > 0; {
+			switch {
+			case o[0] == 1:
+				o = o[1:]
+				continue
+			case len(o) < 2 || int(o[1]) > len(o) || o[1] < 2:
+				return s, false
+			case o[0] == 8 && o[1] == 10:
+				s.numbers = append(s.numbers, binary.BigEndian.Uint32(o[2:]), binary.BigEndian.Uint32(o[6:]))
+			case o[0] == 5 && o[1]%8 == 2:
+				for e := o[2:o[1]]; len(e) > 0; e = e[4:] {
+					s.blocks = append(s.blocks, binary.BigEndian.Uint32(e))
+				}
+			default:
+				return s, false
+			}
+			o = o[o[1]:]
+		}
+		return s, true
+	}
+	p, ok1 := read(a)
+	q, ok2 := read(b)
+	if !ok1 || !ok2 || len(p.numbers) != len(q.numbers) {
+		return false
+	}
+	for i := range p.numbers {
+		if int32(q.numbers[i]-p.numbers[i]) < 0 {
+			return false
+		}
+	}
+	if q.numbers[0] == p.numbers[0] && (len(q.blocks) == 0 || slices.Equal(p.blocks, q.blocks)) {
+		return false
+	}
+	for i := 0; i < len(p.blocks); i += 2 {
+		known := int32(q.numbers[0]-p.blocks[i+1]) >= 0
+		for j := 0; j < len(q.blocks); j += 2 {
+			known = known || int32(p.blocks[i]-q.blocks[j]) >= 0 && int32(q.blocks[j+1]-p.blocks[i+1]) >= 0
+		}
+		if !known || i == 0 && int32(p.numbers[0]-p.blocks[0]) > 0 {
+			return false
+		}
+	}
+	return true
 }
