@@ -21,6 +21,10 @@ help: ## this list
 build: ## the static binary, in bin/
 	$(STATIC) -o bin/softether-go ./cmd/softether-go
 
+.PHONY: build-pkcs11
+build-pkcs11: ## the same for keys on smart cards and tokens, which takes a C compiler
+	CGO_ENABLED=1 $(GO) build -trimpath -tags pkcs11 -ldflags '$(LDFLAGS)' -o bin/softether-go-pkcs11 ./cmd/softether-go
+
 .PHONY: image
 image: export GOOS = linux
 image: build ## a container image with it, by Docker
@@ -43,6 +47,7 @@ setup: ## install what the tests need, if missing and possible
 unit: ## all tests but those on a real server
 	$(GO) test $(RACE) -shuffle=on -timeout 8m $(UNIT)
 	$(GO) test -run Alloc -timeout 2m $(UNIT) # the race detector allocates by itself
+	@if command -v $${CC:-cc} >/dev/null; then CGO_ENABLED=1 $(GO) test -tags pkcs11 ./pkg/credential; fi
 
 .PHONY: integration
 integration: ## tests on a real SoftEther server, in network namespaces (root)

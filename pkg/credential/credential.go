@@ -14,11 +14,12 @@
 //
 // A private key is never in an error, and an Identity does not print it.
 //
-// # A door
+// # Tokens
 //
-// An Identity holds a crypto.Signer, not a key. A token (PKCS#11, TPM) needs only
-// another function that returns one; its libraries want cgo, which the static binary
-// does not have, so there is none here.
+// An Identity holds a crypto.Signer, not a key, which may be on a device that signs by
+// itself. FromToken finds one by PKCS#11. That is a C library of the device's maker, and
+// takes cgo, which the static binary does not have: the build tag pkcs11 adds it, and
+// without it FromToken says so.
 package credential
 
 import (
@@ -256,14 +257,20 @@ func parseKey(der []byte, kind string) (key any, known bool, err error) {
 	return key, true, err
 }
 
+var errNotRSA = errors.New("the private key is no RSA key, and servers take only those: " +
+	"have a certificate made for an RSA key of 2048 bits")
+
 // usable refuses keys that no server takes.
 func usable(key any) (crypto.Signer, error) {
-	private, ok := key.(*rsa.PrivateKey)
+	private, ok := key.(crypto.Signer)
 	if !ok {
-		return nil, errors.New("the private key is no RSA key, and servers take only those: " +
-			"have a certificate made for an RSA key of 2048 bits")
+		return nil, errNotRSA
 	}
-	if n := private.N.BitLen(); !slices.Contains(bits, n) {
+	public, ok := private.Public().(*rsa.PublicKey)
+	if !ok {
+		return nil, errNotRSA
+	}
+	if n := public.N.BitLen(); !slices.Contains(bits, n) {
 		return nil, fmt.Errorf("the private key has %d bits, and servers take only 1024, 1536, 2048, 3072 and 4096: "+
 			"have a certificate made for an RSA key of 2048 bits", n)
 	}
