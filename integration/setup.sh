@@ -31,6 +31,7 @@ tnftp tnftp
 /usr/bin/python3 python3
 /usr/lib/python3/dist-packages/socks.py python3-socks
 /usr/sbin/freeradius freeradius
+softhsm2-util softhsm2
 '
 
 # Packages that tests unpack for themselves, as installing them takes over the

@@ -64,6 +64,8 @@ func warnOfDates(c *x509.Certificate, now time.Time, log *slog.Logger) {
 func identity(a config.Auth) (credential.Identity, error) {
 	passphrase := a.KeyPassword.Reveal()
 	switch {
+	case a.Token.Module != "":
+		return tokenIdentity(a)
 	case a.PKCS12File != "":
 		b, err := readLimited(a.PKCS12File)
 		if err != nil {
@@ -86,6 +88,21 @@ func identity(a config.Auth) (credential.Identity, error) {
 	}
 	id, err := credential.FromPEM(cert, key, passphrase)
 	return id, explainIdentity(fmt.Sprintf("-cert %s, -key %s", a.CertFile, a.KeyFile), err)
+}
+
+// tokenIdentity opens the user's token.
+func tokenIdentity(a config.Auth) (credential.Identity, error) {
+	var cert []byte
+	if a.CertFile != "" {
+		var err error
+		if cert, err = readLimited(a.CertFile); err != nil {
+			return credential.Identity{}, fmt.Errorf("-cert: %w", err)
+		}
+	}
+	id, err := credential.FromToken(credential.Token{
+		Module: a.Token.Module, Label: a.Token.Label, Object: a.Token.Object, PIN: a.KeyPassword.Reveal(),
+	}, cert)
+	return id, explainIdentity("-pkcs11-module", err)
 }
 
 func explainIdentity(where string, err error) error {

@@ -77,6 +77,9 @@ func vpnConfig(cfg config.Config, log *slog.Logger) (vpn.Config, error) {
 // refresh reads a login's files again before each attempt, as whoever manages them may
 // have replaced them.
 func refresh(a config.Auth, log *slog.Logger) func(session.Config) session.Config {
+	if a.Token.Module != "" {
+		return nil // it stays open, and another wrong PIN might lock it
+	}
 	return func(sc session.Config) session.Config {
 		fresh, next := a, sc
 		var err error

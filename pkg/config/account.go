@@ -24,7 +24,7 @@ type Word struct {
 // is given, the account has no say in any.
 var accountGroups = []string{
 	"host port",
-	"pass pass-file pass-hash pass-hash-file plain-password anonymous cert key p12",
+	"pass pass-file pass-hash pass-hash-file plain-password anonymous cert key p12 pkcs11-module pkcs11-token",
 	"pin ca insecure trust-on-first-use",
 	portGroup,
 	"proxy proxy-url-pass proxy-url-pass-file proxy-header proxy-from-env",

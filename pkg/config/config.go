@@ -155,6 +155,14 @@ type Auth struct {
 	PKCS12File        string
 	Inline            Secret // certificate and key in PEM
 	KeyPassword       Secret // not set if there is none, or nobody has said it yet
+	Token             Token  // the key is there; CertFile may be empty
+}
+
+// Token is a PKCS#11 device with a private key. Its PIN is Auth.KeyPassword.
+type Token struct {
+	Module string // the path of its library; empty means that there is no token
+	Label  string
+	Object string // label of the key; empty leaves it to the certificate
 }
 
 // Method is how the password is proved.

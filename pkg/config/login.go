@@ -33,7 +33,7 @@ func (l *loader) settleMethod() {
 
 // certificateFlag names what asks for a login by certificate, if anything does.
 func (l *loader) certificateFlag() string {
-	for _, flag := range []string{"cert", "key", "p12"} {
+	for _, flag := range []string{"cert", "key", "p12", "pkcs11-module", "pkcs11-token"} {
 		if l.inputs[flag].given() {
 			return flag
 		}
@@ -168,9 +168,12 @@ func (c Config) origin(name string) Origin {
 
 // check finds what is missing for the method, and what it has no use for.
 func (a Auth) check() []problem {
-	secrets := []string{"anonymous", "plain-password", "pass", "pass-file", "pass-hash", "pass-hash-file", "cert", "key", "p12", "account"}
+	secrets := []string{"anonymous", "plain-password", "pass", "pass-file", "pass-hash", "pass-hash-file", "cert", "key", "p12", "pkcs11-module", "pkcs11-token", "account"}
 	if a.Method == ByCertificate {
 		return a.checkCertificate(secrets)
+	}
+	if a.Token.Object != "" {
+		return []problem{{flag: "pkcs11-label", needs: secrets, text: "is for a key on a token: add -pkcs11-module and -pkcs11-token"}}
 	}
 	switch {
 	case a.KeyPassword.IsSet():
@@ -186,7 +189,14 @@ func (a Auth) check() []problem {
 }
 
 func (a Auth) checkCertificate(needs []string) (ps []problem) {
-	switch {
+	switch t := a.Token; {
+	case t.Module != "" && t.Label == "":
+		ps = append(ps, problem{flag: "pkcs11-token", needs: needs, text: "missing: -pkcs11-module needs the token's label (pkcs11-tool --list-token-slots)"})
+	case t.Module == "" && t.Label != "":
+		ps = append(ps, problem{flag: "pkcs11-module", needs: needs, text: "missing: -pkcs11-token needs the library of its maker, such as /usr/lib/softhsm/libsofthsm2.so"})
+	case t.Module != "" && (a.KeyFile != "" || a.PKCS12File != ""):
+		ps = append(ps, problem{flag: "pkcs11-module", needs: needs, text: "says that the key is on a token, but -key or -p12 names another: drop one"})
+	case t.Module != "": // with a certificate or without
 	case a.PKCS12File != "" && (a.CertFile != "" || a.KeyFile != ""):
 		ps = append(ps, problem{flag: "p12", needs: needs, text: "holds a certificate and its key, but -cert or -key names another: drop one"})
 	case a.CertFile != "" && a.KeyFile == "":

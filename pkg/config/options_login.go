@@ -33,8 +33,18 @@ var loginOptions = []option{
 	{authentication, "p12", "FILE", "",
 		"log in by the certificate and key in this PKCS#12 file (.p12, .pfx)",
 		one(parsePath, func(d *draft) *string { return &d.Auth.PKCS12File })},
+	{authentication, "pkcs11-module", "FILE.so", "",
+		"log in by a key on a smart card or token, with this PKCS#11 library of its maker; the certificate is on it too, or in -cert. " +
+			"Takes a build with the tag pkcs11",
+		one(parsePath, func(d *draft) *string { return &d.Auth.Token.Module })},
+	{authentication, "pkcs11-token", "LABEL", "",
+		"which token, by its label",
+		one(parseName, func(d *draft) *string { return &d.Auth.Token.Label })},
+	{authentication, "pkcs11-label", "LABEL", "",
+		"which key on it, by its label, if there are several",
+		one(parseName, func(d *draft) *string { return &d.Auth.Token.Object })},
 	{authentication, "key-password", "PASSWORD", "",
-		"passphrase of -key or -p12; better from the file, the variable, the systemd credential " +
+		"passphrase of -key or -p12, PIN of -pkcs11-token; better from the file, the variable, the systemd credential " +
 			"softether-key-password, or the prompt on a terminal",
 		hidden(func(d *draft) *Secret { return &d.Auth.KeyPassword })},
 	{authentication, "key-password-file", "FILE", "",
