@@ -3,6 +3,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"time"
@@ -37,7 +38,8 @@ type Config struct {
 	PacketListener PacketListener // UDP ASSOCIATE
 	Resolver       Resolver       // of names, in both of these
 
-	Auth Auth // who may use the proxy; nil means everyone
+	Auth Auth        // who may use the proxy; nil means everyone
+	TLS  *tls.Config // for clients that speak TLS; nil means that nobody does
 
 	HandshakeTimeout time.Duration // from accept to the whole request, or for an HTTP header; zero means 10 s
 	DialTimeout      time.Duration // resolving included; zero means 30 s

@@ -37,9 +37,13 @@
 // connection, or when it is idle.
 //
 // Absolute-form requests go through net/http's own server, ReverseProxy and
-// Transport, which settle framing: what a client sends with both a length and
-// chunks, or in several hosts' requests on one connection, is parsed and written
-// anew. Upgrades (WebSocket) are relayed after the 101.
+// Transport, which settle framing: requests, also to several hosts on one connection,
+// are parsed and written anew. One that could be read in two ways is refused before. Upgrades
+// (WebSocket) are relayed after the 101.
+//
+// Inside TLS there is HTTP/1.1 or HTTP/2. In that a CONNECT is a stream among others, and
+// lasts as long as its handler; a target that ends its half ends the stream, as net/http
+// does not end an answer before its request.
 //
 // An Auth may know several users. What a User may reach is asked before a name is
 // resolved, and again for each of its addresses before that is dialed, so that a name

@@ -25,6 +25,7 @@ const (
 	maxResponseHeader = 256 << 10 // servers send more than they accept
 	maxIdleTargets    = 64        // connections kept to targets; a page uses a dozen
 	maxIdlePerTarget  = 8         // what a browser opens to one host, and two
+	maxStreams        = 128       // requests and tunnels at a time of one HTTP/2 client; browsers stay below 100
 	targetBuffer      = 32 << 10  // read and write buffers of a connection to a target
 )
 
@@ -63,6 +64,13 @@ func (h *HTTP) newTransport() *http.Transport {
 	}
 }
 
+// http1and2 is HTTP/2 for clients that agree on it inside TLS.
+func http1and2() *http.Protocols {
+	p := http1()
+	p.SetHTTP2(true)
+	return p
+}
+
 func http1() *http.Protocols {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
@@ -79,23 +87,45 @@ func (h *HTTP) Serve(ctx context.Context, ln net.Listener) error {
 		return err
 	}
 	r.owns(srv)
-	_ = srv.Serve(r) // says only that r was closed
+	_ = srv.Serve(strictListener{r, h.server}) // says only that r was closed
 	err = r.finish()
 	h.CloseIdle()
 	return err
 }
 
+// strict is a client's connection as net/http gets it, unless that is HTTP/2's.
+func (s *server) strict(c net.Conn) *strict {
+	return newStrict(c, func(err error) { s.refused(c.RemoteAddr(), Malformed, err) })
+}
+
+// A strictListener accepts clients of HTTP/1.
+type strictListener struct {
+	net.Listener
+	srv *server
+}
+
+func (l strictListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.srv.strict(c), nil
+}
+
 // newServer returns what serves one run.
 func (h *HTTP) newServer() *http.Server {
-	return &http.Server{
+	srv := &http.Server{
 		Handler:                      http.HandlerFunc(h.serveRequest),
 		ReadHeaderTimeout:            h.HandshakeTimeout,
 		IdleTimeout:                  h.IdleTimeout,
 		MaxHeaderBytes:               maxRequestHeader,
 		DisableGeneralOptionsHandler: true,
-		Protocols:                    http1(),
+		Protocols:                    http1and2(),
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: h.IdleTimeout, PingTimeout: h.HandshakeTimeout},
 		ErrorLog:                     slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
 	}
+	tellSchemes(srv)
+	return srv
 }
 
 // owns has srv serve clients of r, which it counts out.
@@ -138,7 +168,11 @@ func (h *HTTP) serveRequest(rw http.ResponseWriter, req *http.Request) {
 		h.fail(w, req, Unauthorized, errors.New("no or wrong Proxy-Authorization"))
 		return
 	}
-	if req.Method == http.MethodConnect {
+	switch {
+	case req.Method == http.MethodConnect && req.ProtoMajor == 2:
+		h.serveStream(v, w, req)
+		return
+	case req.Method == http.MethodConnect:
 		h.serveConnect(c, v, w, req)
 		return
 	}
@@ -169,7 +203,7 @@ func (h *HTTP) fail(w http.ResponseWriter, req *http.Request, why Reason, err er
 	head := w.Header()
 	head.Set("Content-Type", failType)
 	head.Set("X-Content-Type-Options", "nosniff")
-	if req.Method == http.MethodConnect {
+	if req.Method == http.MethodConnect && req.ProtoMajor == 1 {
 		head.Set("Connection", "close")
 	}
 	w.WriteHeader(reasons[why].status)

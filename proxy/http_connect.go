@@ -38,6 +38,9 @@ func (h *HTTP) serveConnect(c *httpClient, v visitor, w *response, req *http.Req
 	_ = client.SetDeadline(time.Time{})
 	// net/http's own reader would end the request's context at every error.
 	ahead := buffered(rw.Reader)
+	if s, ok := client.(*strict); ok { // it has no say in a tunnel
+		client = s.Conn
+	}
 	if p, ok := client.(*peeked); ok {
 		ahead = append(ahead, buffered(p.in.Reader)...)
 		client = p.Conn

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -14,13 +15,25 @@ import (
 // record in TLS.
 type Mixed struct {
 	*server
-	http *HTTP
+	http    *HTTP
+	onlyTLS bool
 }
 
 // NewMixed returns a server that is ready to Serve.
 func NewMixed(c Config) *Mixed {
 	s := newServer(c)
 	return &Mixed{server: s, http: newHTTP(s)}
+}
+
+// NewHTTPS returns a server that is ready to Serve HTTP clients inside TLS, and no others.
+// Config.TLS is required.
+func NewHTTPS(c Config) *Mixed {
+	if c.TLS == nil {
+		panic("proxy: Config.TLS is nil")
+	}
+	m := NewMixed(c)
+	m.onlyTLS = true
+	return m
 }
 
 // beginsTLS is the first byte of a client's TLS: ContentType handshake, RFC 8446
@@ -70,12 +83,21 @@ func (m *Mixed) tell(r *run, c net.Conn, web *handover) {
 	first, ref := in.first()
 	switch {
 	case ref != nil:
+	case first == beginsTLS && m.TLS != nil:
+		if ref = m.serveTLS(r, &peeked{Conn: c, in: in}, web); ref == nil {
+			return
+		}
+	case m.onlyTLS:
+		ref = &refusal{why: Malformed, err: errors.New("no TLS, which this port is for")}
+		if beginsHTTP(first) {
+			ref.answer = []byte(tlsHint)
+		}
 	case first == byte(socks5) || first == byte(socks4):
 		m.serveSOCKS(r.ctx, c, in, func() { r.remove(c) })
 		return
 	case beginsHTTP(first):
 		_ = c.SetWriteDeadline(time.Time{}) // net/http sets that of reading alone
-		if web.give(&peeked{Conn: c, in: in}) {
+		if web.give(m.strict(&peeked{Conn: c, in: in})) {
 			return
 		}
 		ref = &refusal{why: Canceled, err: net.ErrClosed}
@@ -87,6 +109,35 @@ func (m *Mixed) tell(r *run, c net.Conn, web *handover) {
 	m.refuse(c, ref)
 	r.remove(c)
 }
+
+// serveTLS agrees with the client on TLS and the version of HTTP inside.
+func (m *Mixed) serveTLS(r *run, c *peeked, web *handover) *refusal {
+	ctx, cancel := context.WithTimeout(r.ctx, m.HandshakeTimeout)
+	defer cancel()
+	config := m.TLS.Clone()
+	config.NextProtos = []string{"h2", "http/1.1"}
+	t := tls.Server(c, config)
+	if err := t.HandshakeContext(ctx); err != nil {
+		why := Malformed
+		if isTimeout(err) || ctx.Err() != nil {
+			why = Slow
+		}
+		return &refusal{why: why, err: fmt.Errorf("TLS: %w", err)}
+	}
+	_ = c.SetDeadline(time.Time{})
+	var client net.Conn = t // net/http knows by the type that it is HTTP/2
+	if t.ConnectionState().NegotiatedProtocol != "h2" {
+		client = m.strict(t)
+	}
+	if !web.give(client) {
+		return &refusal{why: Canceled, err: net.ErrClosed}
+	}
+	return nil
+}
+
+// tlsHint answers an HTTP client without TLS.
+const tlsHint = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" +
+	"This is an HTTPS proxy: configure it as https://host:port.\n"
 
 // noTLS is the fatal alert handshake_failure, RFC 8446 section 6.
 const noTLS = "\x15\x03\x01\x00\x02\x02\x28"
@@ -105,12 +156,18 @@ func (p *peeked) Read(b []byte) (int, error) {
 	return p.Conn.Read(b)
 }
 
-// accepted returns the connection as it was accepted.
+// NetConn returns the connection itself.
+func (p *peeked) NetConn() net.Conn { return p.Conn }
+
+// accepted returns the connection as it was accepted, whatever has been put around it.
 func accepted(c net.Conn) net.Conn {
-	if p, ok := c.(*peeked); ok {
-		return p.Conn
+	for {
+		outer, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return c
+		}
+		c = outer.NetConn()
 	}
-	return c
 }
 
 // A handover is a listener whose connections are given to it by another.

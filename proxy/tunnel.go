@@ -61,8 +61,15 @@ func (s *server) openTunnel(ctx context.Context, t *tunnel, open opener) *relay.
 		return nil
 	}
 	s.counters.requests.Add(1)
+	r := s.relayTo(conn, client)
+	r.Early = early
+	return r
+}
+
+// relayTo is the relay between a client and its target.
+func (s *server) relayTo(target, client net.Conn) *relay.Relay {
 	return &relay.Relay{
-		Client: client, Target: conn, Early: early, Outbound: &s.counters.outbound, Inbound: &s.counters.inbound,
+		Client: client, Target: target, Outbound: &s.counters.outbound, Inbound: &s.counters.inbound,
 		HalfClose: s.HalfCloseTimeout, Buffers: &s.buffers,
 	}
 }

@@ -155,6 +155,13 @@ func CloseWrite(c net.Conn) {
 
 // Reset closes c so that its peer sees a failure, not an end, where c can do that.
 func Reset(c net.Conn) {
+	for { // whatever goes inside it, such as TLS
+		outer, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		c = outer.NetConn()
+	}
 	if l, ok := c.(interface{ SetLinger(sec int) error }); ok {
 		_ = l.SetLinger(0)
 	}
