@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -51,6 +53,9 @@ func openProxies(ctx context.Context, c config.Proxy, pc proxy.Config) (*proxies
 	if pc.Auth, err = p.openAuth(c); err != nil {
 		return nil, usageError{err}
 	}
+	if pc.TLS, err = p.openTLS(c); err != nil {
+		return nil, usageError{err}
+	}
 	exposure := proxy.LoopbackOnly
 	if c.Open {
 		exposure = proxy.AllowOpen
@@ -74,11 +79,27 @@ func openProxies(ctx context.Context, c config.Proxy, pc proxy.Config) (*proxies
 	if err == nil {
 		err = open("http", c.HTTP, func() server { return proxy.NewHTTP(pc) }, "http")
 	}
+	if err == nil {
+		err = open("https", c.HTTPS, func() server { return proxy.NewHTTPS(pc) }, "https")
+	}
 	if err != nil {
 		p.close()
 		return nil, err
 	}
 	return p, nil
+}
+
+// openTLS returns what clients that speak TLS are shown; nil means that none may.
+func (p *proxies) openTLS(c config.Proxy) (*tls.Config, error) {
+	if c.CertFile == "" {
+		return nil, nil
+	}
+	crt, err := proxy.OpenCertificate(c.CertFile, c.KeyFile, p.log)
+	if err != nil {
+		return nil, fmt.Errorf("-proxy-tls-cert: %w", err)
+	}
+	p.reloads = append(p.reloads, crt.Reload)
+	return crt.TLS(), nil
 }
 
 // urls lists the proxies as curl's -x takes them.

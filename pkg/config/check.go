@@ -129,7 +129,7 @@ func (a Addressing) checkGateway() []problem {
 	return []problem{{flag: "gateway", text: text}}
 }
 
-func (p Proxy) listeners() []string { return slices.Concat(p.Mixed, p.SOCKS5, p.HTTP) }
+func (p Proxy) listeners() []string { return slices.Concat(p.Mixed, p.SOCKS5, p.HTTP, p.HTTPS) }
 
 func (p Proxy) check() (ps []problem) {
 	login := []string{"proxy-user", "proxy-pass", "proxy-pass-file", "proxy-users"}
@@ -142,6 +142,7 @@ func (p Proxy) check() (ps []problem) {
 	case p.User == "" && p.Password.IsSet():
 		ps = append(ps, problem{flag: "proxy-user", text: "missing: the proxies' password needs a user name", needs: login})
 	}
+	ps = append(ps, p.checkTLS()...)
 	all := p.listeners()
 	for i, addr := range all {
 		if j := slices.IndexFunc(all[:i], func(other string) bool { return overlap(addr, other) }); j >= 0 {
@@ -156,6 +157,20 @@ func (p Proxy) check() (ps []problem) {
 	return ps
 }
 
+func (p Proxy) checkTLS() []problem {
+	switch {
+	case p.CertFile != "" && p.KeyFile == "":
+		return []problem{{flag: "proxy-tls-key", text: "missing: -proxy-tls-cert needs its private key"}}
+	case p.CertFile == "" && p.KeyFile != "":
+		return []problem{{flag: "proxy-tls-cert", text: "missing: -proxy-tls-key needs its certificate"}}
+	case p.CertFile == "" && len(p.HTTPS) > 0:
+		return []problem{{flag: "https", needs: []string{"proxy-tls-cert", "proxy-tls-key"}, text: "needs a certificate to show its clients: add -proxy-tls-cert and -proxy-tls-key"}}
+	case p.CertFile != "" && len(p.HTTPS)+len(p.Mixed) == 0:
+		return []problem{{flag: "proxy-tls-cert", needs: []string{"https", "listen"}, text: "is for clients that speak TLS, and no port is for them: add -https or -listen"}}
+	}
+	return nil
+}
+
 // flagOf names the flag that the i-th of the listeners came from.
 func (p Proxy) flagOf(i int) string {
 	switch {
@@ -163,8 +178,10 @@ func (p Proxy) flagOf(i int) string {
 		return "listen"
 	case i < len(p.Mixed)+len(p.SOCKS5):
 		return "socks5"
+	case i < len(p.Mixed)+len(p.SOCKS5)+len(p.HTTP):
+		return "http"
 	}
-	return "http"
+	return "https"
 }
 
 func (r Retry) check() []problem {

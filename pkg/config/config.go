@@ -212,6 +212,9 @@ type Proxy struct {
 	HTTP     []string
 	User     string // empty means no authentication
 	Password Secret // set exactly if User is
+	HTTPS    []string
+	CertFile string // of HTTPS and Mixed; set exactly if KeyFile is
+	KeyFile  string
 	Users    string // a file of several; then there is no User
 	Open     bool   // listen beyond loopback even without authentication
 }

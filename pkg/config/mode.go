@@ -9,7 +9,7 @@ import (
 )
 
 // modeFlags decide about the mode.
-var modeFlags = []string{"mode", "listen", "socks5", "http", "L", "R", "dns-listen"}
+var modeFlags = []string{"mode", "listen", "socks5", "http", "https", "L", "R", "dns-listen"}
 
 // serves reports whether there is anything to serve on a stack of our own.
 func (c Config) serves() bool { return len(c.Proxy.listeners()) > 0 || !c.Forwards.none() }
