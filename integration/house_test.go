@@ -84,6 +84,7 @@ var outside = map[string][]string{
 	"pkg/frame":              {"golang.org/x/sync"},
 	"pkg/frame/frametest":    {},
 	"pkg/tap":                {"golang.org/x/sys"},
+	"pkg/tlsconn":            {"golang.org/x/sys"},
 	"pkg/share":              {"golang.org/x/sync"},
 	"pkg/privnet":            {"golang.org/x/sys"},
 	"pkg/underlay":           {"golang.org/x/sys"},

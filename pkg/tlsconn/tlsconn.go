@@ -90,7 +90,7 @@ type link struct {
 	err    error // of a write; TLS has counted it as sent, so nothing may follow
 }
 
-func newLink(c net.Conn) *link { return &link{Conn: c, in: make([]byte, bufferLen)} }
+func newLink(c net.Conn) *link { return &link{Conn: bulk(c), in: make([]byte, bufferLen)} }
 
 func (l *link) Read(b []byte) (int, error) {
 	if l.r == l.w {

@@ -1,0 +1,104 @@
+package tlsconn
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// sockets is a socket and the other end of its connection.
+func sockets(t *testing.T) (s *socket, far *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	near, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { near.Close(); other.Close() })
+	return bulk(near).(*socket), other.(*net.TCPConn)
+}
+
+func TestASocketFailsAsAConnectionDoes(t *testing.T) {
+	b := make([]byte, 10)
+	for _, row := range []struct {
+		name   string
+		before func(s *socket, far *net.TCPConn)
+		do     func(s *socket) error
+		want   error
+	}{
+		{"an end", func(_ *socket, far *net.TCPConn) { far.Close() }, func(s *socket) error { _, err := s.Read(b); return err }, io.EOF},
+		{"a reset", func(_ *socket, far *net.TCPConn) { far.SetLinger(0); far.Close() }, func(s *socket) error { _, err := s.Read(b); return err }, syscall.ECONNRESET},
+		{"a deadline for reading", func(s *socket, _ *net.TCPConn) { s.SetReadDeadline(time.Now().Add(time.Millisecond)) },
+			func(s *socket) error { _, err := s.Read(b); return err }, os.ErrDeadlineExceeded},
+		{"a deadline for writing", func(s *socket, _ *net.TCPConn) { s.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)) },
+			func(s *socket) error {
+				n, err := s.Write(make([]byte, 64<<20))
+				if n == 0 || n == 64<<20 {
+					t.Errorf("%d bytes written until the deadline", n)
+				}
+				return err
+			}, os.ErrDeadlineExceeded},
+		{"closed", func(s *socket, _ *net.TCPConn) { s.Close() }, func(s *socket) error { _, err := s.Read(b); return err }, net.ErrClosed},
+		{"closed while it waits", func(s *socket, _ *net.TCPConn) { time.AfterFunc(10*time.Millisecond, func() { s.Close() }) },
+			func(s *socket) error { _, err := s.Read(b); return err }, net.ErrClosed},
+		{"written after a reset", func(s *socket, far *net.TCPConn) { far.SetLinger(0); far.Close(); s.Read(b) },
+			func(s *socket) error { _, err := s.Write(b); return err }, syscall.EPIPE},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s, far := sockets(t)
+			row.before(s, far)
+			err := row.do(s)
+			if !errors.Is(err, row.want) {
+				t.Errorf("got %v, want %v", err, row.want)
+			}
+			var op *net.OpError
+			if row.want != io.EOF && !errors.As(err, &op) {
+				t.Errorf("got %T, want a *net.OpError", err)
+			}
+		})
+	}
+}
+
+func TestASocketWritesAllThoughTheOtherEndIsSlow(t *testing.T) {
+	s, far := sockets(t)
+	const total = 16 << 20
+	go func() {
+		s.Write(make([]byte, total))
+		s.Close()
+	}()
+	time.Sleep(20 * time.Millisecond)
+	if n, err := io.Copy(io.Discard, far); n != total || err != nil {
+		t.Errorf("%d bytes of %d arrived: %v", n, total, err)
+	}
+}
+
+func TestASocketDoesNotAllocate(t *testing.T) {
+	s, far := sockets(t)
+	b := make([]byte, bufferLen)
+	if a := testing.AllocsPerRun(100, func() {
+		s.Write(b[:1000])
+		for n := 0; n < 1000; {
+			m, err := far.Read(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += m
+		}
+		far.Write(b[:1000])
+		s.Read(b)
+	}); a > 0 {
+		t.Errorf("%v allocations for 1000 bytes each way", a)
+	}
+}
