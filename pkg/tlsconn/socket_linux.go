@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A socket is a TCP connection that carries bulk data with little ado: its system calls
-// are not announced to the scheduler.
+// A socket is a TCP connection that carries bulk data with little ado: its reader is
+// woken when there is something worth it, and its system calls are not announced to the
+// scheduler.
 //
 // Around a system call Go makes ready for a long wait: once it has lasted for 20 µs
 // another thread takes over what else there is to do. A socket never waits in the
@@ -19,7 +20,8 @@ import (
 // two switches of threads, and kept the runtime's monitor awake.
 type socket struct {
 	net.Conn
-	raw syscall.RawConn
+	raw      syscall.RawConn
+	gatherer *gatherer
 
 	read, wrote     transfer
 	onRead, onWrite func(fd uintptr) bool
@@ -42,7 +44,7 @@ func bulk(c net.Conn) net.Conn {
 	if err != nil {
 		return c
 	}
-	s := &socket{Conn: c, raw: raw}
+	s := &socket{Conn: c, raw: raw, gatherer: newGatherer(raw)}
 	// Made once: a method value made for each call would be allocated each time.
 	s.onRead, s.onWrite = s.tryRead, s.tryWrite
 	return s
@@ -65,6 +67,7 @@ func (s *socket) Read(b []byte) (int, error) {
 	case n == 0:
 		return 0, io.EOF
 	}
+	s.gatherer.came(n)
 	return n, nil
 }
 
@@ -122,3 +125,6 @@ func call(number, fd uintptr, b []byte) (int, error) {
 func (s *socket) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "tcp", Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: os.NewSyscallError(op, err)}
 }
+
+// setLeast sets how many bytes must wait before the poller says so.
+func setLeast(fd, bytes int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, bytes) }

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // sockets is a socket and the other end of its connection.
@@ -81,6 +83,87 @@ func TestASocketWritesAllThoughTheOtherEndIsSlow(t *testing.T) {
 	time.Sleep(20 * time.Millisecond)
 	if n, err := io.Copy(io.Discard, far); n != total || err != nil {
 		t.Errorf("%d bytes of %d arrived: %v", n, total, err)
+	}
+}
+
+// least returns how many bytes must wait for the poller to say so.
+func (s *socket) leastNow(t *testing.T) (n int) {
+	t.Helper()
+	var err error
+	if e := s.raw.Control(func(fd uintptr) { n, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT) }); e != nil || err != nil {
+		t.Fatal(e, err)
+	}
+	return n
+}
+
+func TestABusyStreamGathers(t *testing.T) {
+	s, far := sockets(t)
+	stop := make(chan struct{})
+	go func() {
+		defer far.CloseWrite()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				far.Write(make([]byte, 16<<10))
+			}
+		}
+	}()
+	b := make([]byte, bufferLen)
+	for begun := time.Now(); s.leastNow(t) == 1; {
+		if _, err := s.Read(b); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(begun) > 10*time.Second {
+			t.Fatal("a stream at full speed is not waited for")
+		}
+	}
+	if n := s.leastNow(t); n < leastGathered || n > mostGathered {
+		t.Errorf("%d bytes must wait", n)
+	}
+	close(stop)
+	for {
+		if _, err := s.Read(b); err == io.EOF {
+			return // though less than what must wait may have
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What little comes after much is not kept from the reader.
+func TestTheLastBytesAreNotWaitedFor(t *testing.T) {
+	s, far := sockets(t)
+	s.gatherer.want(mostGathered)
+	s.gatherer.timer.Reset(gatherLimit)
+	begun := time.Now()
+	if _, err := far.Write([]byte("last")); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 10)
+	s.SetReadDeadline(begun.Add(10 * time.Second))
+	if n, err := s.Read(b); err != nil || string(b[:n]) != "last" {
+		t.Fatalf("read %q, %v after %v", b[:n], err, time.Since(begun))
+	}
+	time.Sleep(2 * gatherLimit)
+	if n := s.leastNow(t); n != 1 {
+		t.Errorf("in silence %d bytes must wait, want 1", n)
+	}
+}
+
+func TestASlowStreamIsReadAtOnce(t *testing.T) {
+	s, far := sockets(t)
+	b := make([]byte, 2000)
+	for range 50 {
+		far.Write(make([]byte, 1000))
+		if _, err := s.Read(b); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.leastNow(t); n != 1 {
+			t.Fatalf("at a megabyte a second at most, %d bytes must wait", n)
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
