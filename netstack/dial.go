@@ -271,6 +271,9 @@ func (c *conn) handshake(ctx context.Context, to tcpip.FullAddress) error {
 		case <-c.writable:
 		}
 		if terr := c.ep.LastError(); terr != nil {
+			if c.refusedByRouter(to) {
+				return syscall.EACCES
+			}
 			return c.dialFailure(terr)
 		}
 		switch tcp.EndpointState(c.ep.State()) {
@@ -281,6 +284,12 @@ func (c *conn) handshake(ctx context.Context, to tcpip.FullAddress) error {
 		}
 		return nil
 	}
+}
+
+// refusedByRouter reports whether a router on the way has said that it may not forward.
+func (c *conn) refusedByRouter(to tcpip.FullAddress) bool {
+	local, terr := c.ep.GetLocalAddress()
+	return terr == nil && c.s.link.prohibited.take(attemptKey{fromFull(to), local.Port})
 }
 
 func (c *conn) dialFailure(terr tcpip.Error) error {

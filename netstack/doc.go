@@ -52,7 +52,7 @@
 // # Errors
 //
 // Failures are *net.OpError around the matching system error (ECONNREFUSED,
-// ECONNRESET, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT), os.ErrDeadlineExceeded,
+// ECONNRESET, EACCES if a router prohibits it, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT), os.ErrDeadlineExceeded,
 // net.ErrClosed, ErrNoAddress or ErrAddressChanged; name resolution fails with
 // *net.DNSError.
 package netstack

@@ -35,7 +35,8 @@ type link struct {
 	// dispatcher is where inbound packets go; nil before New is done and after Close.
 	dispatcher atomic.Pointer[stack.NetworkDispatcher]
 
-	in inboundCounters
+	in         inboundCounters
+	prohibited prohibitions
 }
 
 type inboundCounters struct {
@@ -94,7 +95,10 @@ func (l *link) accepts(f []byte) bool {
 		return false
 	}
 	switch frame.EtherType(f) {
-	case frame.TypeIPv4, frame.TypeARP:
+	case frame.TypeIPv4:
+		l.prohibited.note(f)
+		return true
+	case frame.TypeARP:
 		return true
 	case frame.TypeIPv6:
 		if l.ip6.Load() {

@@ -1,0 +1,258 @@
+package netstack
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"softether-go/pkg/frame"
+)
+
+// router stands in the way of what a stack sends, and answers some of it by ICMP errors.
+type router struct {
+	*Stack                                    // whose frames it sees
+	refuse func(ip header.IPv4) (icmp []byte) // nil lets the packet pass
+
+	mu      sync.Mutex
+	refused int
+	longest int // packet that passed
+}
+
+func (r *router) Run(ctx context.Context, dst frame.Writer) error {
+	return r.Stack.Run(ctx, frame.WriterFunc(func(frames [][]byte) error {
+		var pass [][]byte
+		for _, f := range frames {
+			if !r.stop(f) {
+				pass = append(pass, f)
+			}
+		}
+		return dst.WriteFrames(pass)
+	}))
+}
+
+func (r *router) stop(f []byte) bool {
+	if frame.EtherType(f) != frame.TypeIPv4 {
+		return false
+	}
+	ip := header.IPv4(f[frame.HeaderLen:])
+	icmp := r.refuse(ip)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if icmp == nil {
+		r.longest = max(r.longest, len(ip))
+		return false
+	}
+	r.refused++
+	_ = r.WriteFrames([][]byte{icmpError(ip, icmp)})
+	return true
+}
+
+func (r *router) seen() (refused, longest int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refused, r.longest
+}
+
+// icmpError makes the frame with an error about a packet of macA's, from 10.0.0.254. The
+// first eight bytes of it are given.
+func icmpError(about header.IPv4, icmp []byte) []byte {
+	body := append(bytes.Clone(icmp), about[:min(len(about), 28)]...)
+	binary.BigEndian.PutUint16(body[2:], ^checksum.Checksum(body, 0))
+	b := make([]byte, header.IPv4MinimumSize, header.IPv4MinimumSize+len(body))
+	ip := header.IPv4(b)
+	ip.Encode(&header.IPv4Fields{TotalLength: uint16(len(b) + len(body)), TTL: 64, Protocol: 1,
+		SrcAddr: tcpip.AddrFrom4([4]byte{10, 0, 0, 254}), DstAddr: about.SourceAddress()})
+	ip.SetChecksum(^ip.CalculateChecksum())
+	f := append(append(append([]byte{}, macA...), macB...), 8, 0)
+	return append(append(f, b...), body...)
+}
+
+// behind returns two joined hosts with a router between that refuses what the first sends.
+func behind(t *testing.T, refuse func(header.IPv4) []byte) (a, b *Stack, r *router) {
+	t.Helper()
+	a, b = newStack(t, macA), newStack(t, macB)
+	apply(t, a, prefix("10.0.0.1/24"))
+	apply(t, b, prefix("10.0.0.2/24"))
+	r = &router{Stack: a, refuse: refuse}
+	join(t, r, b)
+	return a, b, r
+}
+
+// What routers say of an attempt is what the dial fails with, so what a proxy replies.
+func TestICMPErrorsEndADial(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		code byte
+		want syscall.Errno
+	}{
+		{"network unreachable", 0, syscall.ENETUNREACH},
+		{"host unreachable", 1, syscall.EHOSTUNREACH},
+		{"port unreachable", 3, syscall.ECONNREFUSED},
+		{"network unknown", 6, syscall.ENETUNREACH},
+		{"network prohibited", 9, syscall.EACCES},
+		{"host prohibited", 10, syscall.EACCES},
+		{"prohibited by the administrator", 13, syscall.EACCES},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			a, _, r := behind(t, func(ip header.IPv4) []byte {
+				if ip.Protocol() != 6 {
+					return nil
+				}
+				return []byte{icmpUnreachable, row.code, 0, 0, 0, 0, 0, 0}
+			})
+			begun := time.Now()
+			_, err := a.DialContext(t.Context(), "tcp", "10.0.0.2:80")
+			if !errors.Is(err, row.want) {
+				t.Errorf("got %v, want %v", err, row.want)
+			}
+			if n, _ := r.seen(); n != 1 || time.Since(begun) > 10*time.Second {
+				t.Errorf("after %d segments and %v, want the first to be the last", n, time.Since(begun))
+			}
+		})
+	}
+}
+
+// A refusal by a router is about the attempt that it names, and no other.
+func TestProhibitionsAreForThoseTheyName(t *testing.T) {
+	var p prohibitions
+	syn := make(header.IPv4, 28)
+	syn.Encode(&header.IPv4Fields{TotalLength: 40, TTL: 64, Protocol: 6,
+		SrcAddr: tcpip.AddrFrom4([4]byte{10, 0, 0, 1}), DstAddr: tcpip.AddrFrom4([4]byte{10, 0, 0, 2})})
+	binary.BigEndian.PutUint16(syn[20:], 4000)
+	binary.BigEndian.PutUint16(syn[22:], 80)
+	f := icmpError(syn, []byte{icmpUnreachable, icmpAdminProhibited, 0, 0, 0, 0, 0, 0})
+	key := attemptKey{netip.MustParseAddrPort("10.0.0.2:80"), 4000}
+	for n := range len(f) - 4 { // the ports are cut off
+		if p.note(f[:n]); p.take(key) {
+			t.Errorf("%d bytes were enough", n)
+		}
+	}
+	p.note(f)
+	if p.take(attemptKey{key.to, 4001}) || !p.take(key) || p.take(key) {
+		t.Error("the attempt was not told from another, or not forgotten")
+	}
+}
+
+// UDP hears of a port that nobody has, and goes on.
+func TestICMPErrorsReachUDP(t *testing.T) {
+	a, b := pair(t)
+	c := dial(t, a, "udp", "10.0.0.2:53")
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Fatalf("got %v, want a refusal", err)
+	}
+	pc, err := b.ListenPacket(netip.MustParseAddrPort("10.0.0.2:53"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	if _, err := c.Write([]byte("y")); err != nil {
+		t.Fatal(err)
+	}
+	_ = pc.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if n, _, err := pc.ReadFrom(make([]byte, 10)); n != 1 || err != nil {
+		t.Errorf("got %d bytes, %v", n, err)
+	}
+}
+
+// A narrower link on the way makes TCP send shorter segments, in time to lose nothing.
+func TestTCPHonoursThePathMTU(t *testing.T) {
+	const mtu = 1300
+	a, b, r := behind(t, func(ip header.IPv4) []byte {
+		if len(ip) <= mtu {
+			return nil
+		}
+		if ip.Flags()&header.IPv4FlagDontFragment == 0 {
+			return nil
+		}
+		return []byte{icmpUnreachable, 4, 0, 0, 0, 0, mtu >> 8, mtu & 0xff}
+	})
+	client, server := connected(t, a, b)
+	const size = 1 << 20
+	go func() {
+		_, _ = io.Copy(client, noise(1, size))
+		_ = client.Close()
+	}()
+	_ = server.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if got, want := sum(t, server), sum(t, noise(1, size)); got != want {
+		t.Error("other bytes arrived than were sent")
+	}
+	if refused, longest := r.seen(); refused == 0 || longest > mtu {
+		t.Errorf("the router refused %d packets and passed one of %d, want some refused and none above %d", refused, longest, mtu)
+	}
+}
+
+func TestICMPConnsSendAndReceive(t *testing.T) {
+	a, b := pair(t)
+	apply(t, a, prefix6("fd00::1/64"))
+	apply(t, b, prefix6("fd00::2/64"))
+	for _, row := range []struct {
+		network, to string
+		msg         []byte // a request
+		reply       byte
+	}{
+		{"ip4", "10.0.0.2", []byte{8, 0, 0, 0, 1, 2, 0, 1, 'x'}, 0},
+		{"ip6", "fd00::2", []byte{128, 0, 0, 0, 1, 2, 0, 1, 'x'}, 129},
+	} {
+		if row.network == "ip4" {
+			apply(t, a, prefix("10.0.0.1/24"))
+			apply(t, b, prefix("10.0.0.2/24"))
+			binary.BigEndian.PutUint16(row.msg[2:], ^checksum.Checksum(row.msg, 0))
+		} else {
+			apply(t, a, prefix6("fd00::1/64"))
+			apply(t, b, prefix6("fd00::2/64"))
+		}
+		c, err := a.ListenICMP(row.network)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := netip.MustParseAddr(row.to)
+		if err := c.Send(row.msg, to, 9, false); err != nil {
+			t.Fatalf("%s: %v", row.network, err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		buf := make([]byte, 1500)
+		for {
+			n, from, hops, err := c.Receive(buf)
+			if err != nil {
+				t.Fatalf("%s: %v", row.network, err)
+			}
+			if buf[0] != row.reply { // neighbours say other things by ICMPv6
+				continue
+			}
+			if from != to || hops < 1 || !bytes.Equal(buf[4:n], row.msg[4:]) {
+				t.Errorf("%s: got % x from %v with %d hops left", row.network, buf[:n], from, hops)
+			}
+			break
+		}
+		if err := c.Send(make([]byte, 1600), to, 9, false); !errors.Is(err, syscall.EMSGSIZE) {
+			t.Errorf("%s: longer than the MTU: %v, want EMSGSIZE", row.network, err)
+		}
+		if err := c.Send(row.msg, netip.MustParseAddr("127.0.0.1"), 9, false); err == nil {
+			t.Errorf("%s: sent to loopback", row.network)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, _, _, err := c.Receive(buf); err == nil {
+			t.Errorf("%s: received after Close", row.network)
+		}
+	}
+	if _, err := a.ListenICMP("ip"); err == nil {
+		t.Error("took a network that is no family")
+	}
+}
