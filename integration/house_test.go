@@ -20,7 +20,7 @@ import (
 // rooms lists for each package which of ours it may import. Nothing may import
 // what is not in its row.
 var rooms = map[string][]string{
-	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/dnsproxy", "pkg/forward", "pkg/frame", "pkg/health", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/privnet", "pkg/session", "pkg/share", "pkg/split", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/users", "pkg/vpn", "pkg/wire"},
+	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/dnsproxy", "pkg/forward", "pkg/frame", "pkg/health", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/ping", "pkg/privnet", "pkg/session", "pkg/share", "pkg/split", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/users", "pkg/vpn", "pkg/wire"},
 	"pkg/vpn":                 {"netstack", "pkg/client", "pkg/dhcp", "pkg/fairqueue", "pkg/frame", "pkg/health", "pkg/netcfg", "pkg/session", "pkg/stats", "pkg/underlay", "pkg/wire"},
 	"pkg/client":              {"pkg/dhcp", "pkg/frame", "pkg/netcfg", "pkg/session", "pkg/wire"},
 	"pkg/hub":                 {"pkg/frame", "pkg/pack", "pkg/tlsconn", "pkg/wire"},
@@ -29,6 +29,7 @@ var rooms = map[string][]string{
 	"proxy":                   {"pkg/relay"},
 	"pkg/dnsproxy":            {},
 	"pkg/forward":             {"pkg/relay"},
+	"pkg/ping":                {},
 	"pkg/relay":               {},
 	"pkg/relay/relaytest":     {},
 	"netstack":                {"netstack/resolver", "pkg/fairqueue", "pkg/frame", "pkg/netcfg", "pkg/offload"},
@@ -75,6 +76,7 @@ var outside = map[string][]string{
 	"netstack":               {"gvisor.dev/gvisor", "golang.org/x/sys", "golang.org/x/sync"},
 	"netstack/resolver":      {"golang.org/x/net"},
 	"pkg/dnsproxy":           {"golang.org/x/net"},
+	"pkg/ping":               {"golang.org/x/sync"},
 	"pkg/session":            {"golang.org/x/sync", "golang.org/x/sys"},
 	"pkg/wire":               {"golang.org/x/crypto"},
 	"pkg/udpaccel":           {"golang.org/x/crypto", "golang.org/x/sync", "golang.org/x/sys"},

@@ -50,6 +50,8 @@ func commands() []command {
 		{"", "[flags]", "join a hub, with proxies or a network interface, until stopped", connect},
 		{"run", "[flags] -- COMMAND", "run a command with a network of its own in the hub, without root", runCommand},
 		{"nc", "[flags] HOST PORT", "join standard input and output to a port in the VPN: for ssh's ProxyCommand", netcat},
+		{"ping", "[flags] HOST", "ask a host in the VPN for echoes; also -count, -interval, -size, -df, -ttl, -4, -6", pingHost},
+		{"traceroute", "[flags] HOST", "show the routers on the way to a host in the VPN; also -hops, -4, -6", traceHost},
 		{"demo", "[flags]", "try it without a server: an embedded hub, a tunnel through it, proxies, a page", demo},
 		{"import", "FILE.vpn [FILE.conf]", "turn an account of the official client into a config file", importAccount},
 		{"export", "FILE.vpn [flags]", "turn settings into an account for the official client", exportAccount},

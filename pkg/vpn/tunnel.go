@@ -141,6 +141,11 @@ func (t *Tunnel) ListenPacket(network, address string) (net.PacketConn, error) {
 	return t.stack.ListenPacket(at)
 }
 
+// ListenICMP sends and receives ICMP in the VPN, of the network ip4 or ip6.
+func (t *Tunnel) ListenICMP(network string) (*netstack.ICMPConn, error) {
+	return t.stack.ListenICMP(network)
+}
+
 // listenAddress takes an address of ours apart. It is never looked up.
 func listenAddress(transport, network, address string) (netip.AddrPort, error) {
 	family, ok := strings.CutPrefix(network, transport)
