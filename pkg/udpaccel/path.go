@@ -260,7 +260,7 @@ func (p *Path) follow(a netip.AddrPort) {
 // measure notes what fits on the way to a.
 func (p *Path) measure(a netip.AddrPort) {
 	packet := budget
-	if mtu := pathMTU(a); mtu > 0 {
+	if mtu := p.sock.mtu(a); mtu > 0 {
 		packet = min(packet, mtu)
 	}
 	headers := headersV4

@@ -47,6 +47,9 @@ type socket interface {
 	read(in *inbox) error
 	setReadDeadline(time.Time) error
 	localPort() uint16
+	// mtu is the longest packet that, as far as is known, gets to a host whole; 0 if
+	// nothing is known.
+	mtu(to netip.AddrPort) int
 	close() error
 }
 
@@ -100,6 +103,7 @@ func (s udpSocket) read(in *inbox) error {
 
 func (s udpSocket) setReadDeadline(t time.Time) error { return s.SetReadDeadline(t) }
 func (s udpSocket) localPort() uint16                 { return portOf(s.LocalAddr()) }
+func (s udpSocket) mtu(netip.AddrPort) int            { return 0 }
 func (s udpSocket) close() error                      { return s.Close() }
 
 // plainSocket is any PacketConn, such as a test's.
@@ -128,6 +132,7 @@ func (s plainSocket) read(in *inbox) error {
 
 func (s plainSocket) setReadDeadline(t time.Time) error { return s.SetReadDeadline(t) }
 func (s plainSocket) localPort() uint16                 { return portOf(s.LocalAddr()) }
+func (s plainSocket) mtu(netip.AddrPort) int            { return 0 }
 func (s plainSocket) close() error                      { return s.Close() }
 
 func portOf(a net.Addr) uint16 { return addrPortOf(a).Port() }

@@ -273,9 +273,8 @@ func (s *batchSocket) setReadDeadline(t time.Time) error { return s.conn.SetRead
 func (s *batchSocket) localPort() uint16                 { return portOf(s.conn.LocalAddr()) }
 func (s *batchSocket) close() error                      { return s.conn.Close() }
 
-// pathMTU returns the longest packet that, as far as the kernel knows, gets to a host
-// whole, 0 if that is unknown. A socket connected to nowhere but there knows it.
-func pathMTU(to netip.AddrPort) int {
+// mtu asks the kernel, by a socket connected to nowhere but there.
+func (s *batchSocket) mtu(to netip.AddrPort) int {
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
 	if err != nil {
 		return 0
