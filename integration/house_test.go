@@ -23,7 +23,7 @@ var rooms = map[string][]string{
 	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/dnsproxy", "pkg/forward", "pkg/frame", "pkg/health", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/ping", "pkg/privnet", "pkg/session", "pkg/share", "pkg/split", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/users", "pkg/vpn", "pkg/wire"},
 	"pkg/vpn":                 {"netstack", "pkg/client", "pkg/dhcp", "pkg/fairqueue", "pkg/frame", "pkg/health", "pkg/netcfg", "pkg/session", "pkg/stats", "pkg/underlay", "pkg/wire"},
 	"pkg/client":              {"pkg/dhcp", "pkg/frame", "pkg/netcfg", "pkg/session", "pkg/wire"},
-	"pkg/hub":                 {"pkg/frame", "pkg/pack", "pkg/tlsconn", "pkg/wire"},
+	"pkg/hub":                 {"pkg/frame", "pkg/pack", "pkg/tlsconn", "pkg/udpaccel", "pkg/wire"},
 	"pkg/hub/gateway":         {"netstack", "pkg/frame", "pkg/netcfg"},
 	"pkg/hub/hubtest":         {"pkg/hub", "pkg/frame", "pkg/pack", "pkg/wire"},
 	"proxy":                   {"pkg/relay"},

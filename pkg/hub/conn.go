@@ -48,6 +48,7 @@ type conn struct {
 	hit     map[*Fault]bool // those that have struck here
 	sent    int64           // bytes of the data phase
 	trickle *Fault          // if not nil, one byte at a time
+	views   [][]byte        // of what is sent by UDP
 	armed   time.Time       // when the write deadline was last moved
 
 	mute    atomic.Bool // the end comes without TLS's notice
@@ -173,7 +174,11 @@ func (c *conn) send(ctx context.Context, s *session) error {
 	var spare []byte
 	beat := true
 	for {
-		batch := c.pack(s.port.take(spare))
+		batch := s.port.take(spare)
+		if c.sendUDP(s, batch) {
+			batch = batch[:0]
+		}
+		batch = c.pack(batch)
 		if beat {
 			batch = appendKeepAlive(batch)
 			beat = false

@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"softether-go/pkg/udpaccel"
 	"softether-go/pkg/wire"
 )
 
@@ -38,6 +39,10 @@ type Config struct {
 	Cleartext bool
 	// QoS grants a connection for urgent frames to those who ask.
 	QoS bool
+	// UDP grants UDP acceleration to those who ask, by MaxUDPVersion at most; 0 means the
+	// latest.
+	UDP           bool
+	MaxUDPVersion udpaccel.Version
 	// Redirect, if set, makes the hub a cluster's controller: it sends each login that is
 	// good on. Tickets are what it lets in as a member.
 	Redirect *wire.Redirect

@@ -222,6 +222,7 @@ func (c *conn) login(p *pack.Pack, challenge []byte) (*session, *pack.Pack, erro
 	w := wire.Welcome{
 		SessionName: s.name, ConnectionName: "CID-" + strconv.FormatInt(c.id, 10), SessionKey: s.key[:],
 		MaxConnection: s.max, Encrypt: !s.cleartext, Compress: s.compress, HalfConnection: s.half, QoS: s.qos, Timeout: s.timeout, Policy: c.h.cfg.Policy, Message: c.h.cfg.Message,
+		UDP: s.grant,
 	}
 	return s, w.Pack(), nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"softether-go/pkg/udpaccel"
 	"softether-go/pkg/wire"
 )
 
@@ -27,6 +28,9 @@ type session struct {
 
 	cleartext, compress, half, qos, monitor bool // as agreed on
 
+	udp   *udpaccel.Path // nil without one
+	grant *wire.UDPGrant
+
 	// guarded by Hub.mu
 	conns  map[*conn]struct{}
 	life   time.Time     // the last sign of it when the last connection was lost
@@ -43,6 +47,8 @@ type SessionInfo struct {
 	Outbound    int      // of these, those that lead only to the hub
 	Since       time.Time
 	Stats       PortStats
+	UDPUsed     bool // what goes to the client goes by UDP
+	UDP         udpaccel.Stats
 }
 
 // open makes a session with c as its first connection.
@@ -67,6 +73,10 @@ func (h *Hub) open(c *conn, l wire.Login, name string) (*session, error) {
 	if s.half {
 		c.dir = wire.OutboundOnly
 	}
+	if s.udp, s.grant, err = h.acceptUDP(c, l, s.cleartext); err != nil {
+		h.cfg.Log.Warn("no UDP acceleration", "session", s.name, "cause", err)
+	}
+	h.serveUDP(s)
 	h.sessions[key] = s
 	h.lan.attach(s.port)
 	h.change()
@@ -184,6 +194,9 @@ func (h *Hub) forget(s *session) {
 func (h *Hub) remove(s *session) {
 	delete(h.sessions, s.key)
 	h.lan.detach(s.port)
+	if s.udp != nil {
+		s.udp.Close()
+	}
 	close(s.kicked)
 	for c := range s.conns {
 		c.cancel(errKicked)
@@ -237,6 +250,9 @@ func (h *Hub) Sessions() []SessionInfo {
 	var all []SessionInfo
 	for _, s := range h.sessions {
 		info := SessionInfo{Name: s.name, User: s.user, Connections: len(s.conns), Since: s.since, Stats: s.port.counts()}
+		if s.udp != nil {
+			info.UDPUsed, info.UDP = s.udp.Usable(), s.udp.Stats()
+		}
 		for c := range s.conns {
 			info.Peer = c.raw.RemoteAddr()
 			switch c.dir {

@@ -1,0 +1,162 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"softether-go/pkg/frame/frametest"
+	"softether-go/pkg/hub"
+	"softether-go/pkg/hub/hubtest"
+	"softether-go/pkg/udpaccel"
+	"softether-go/pkg/wire"
+)
+
+// udpHub is one on loopback, with a station behind it.
+func udpHub(t *testing.T, c hub.Config) (*hubtest.Hub, *frametest.Pipe, Config) {
+	t.Helper()
+	c.Users = []hub.User{{Name: "bob", Password: "secret"}}
+	h := hubtest.Start(t, c)
+	station := new(frametest.Pipe)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.Plug(ctx, station)
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	at := netip.MustParseAddrPort(h.Addr)
+	return h, station, Config{Host: at.Addr().String(), Port: int(at.Port()), Hub: "DEFAULT", User: "bob", Auth: wire.HashedPass,
+		Password: "secret", Trust: Trust{Roots: h.Roots}, Direct: true, UDP: UDP{Policy: UDPRequire}}
+}
+
+// waitUDP waits until the session's state is as wanted.
+func waitUDP(t *testing.T, s *Session, what string, within time.Duration, ok func(UDPStats) bool) {
+	t.Helper()
+	for end := time.Now().Add(within); !ok(s.UDP()); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s; %+v", within, what, s.UDP())
+		}
+	}
+}
+
+// Proves that frames go by UDP in both directions, in each version, and too long ones by
+// TCP.
+func TestFramesGoByUDP(t *testing.T) {
+	for _, row := range []struct {
+		name          string
+		server, ours  udpaccel.Version
+		want          udpaccel.Version
+		cleartext     bool
+		compress      bool
+		waitForServer bool
+	}{
+		{name: "v2", want: udpaccel.V2, waitForServer: true},
+		{name: "v1, as the server has no other", server: udpaccel.V1, want: udpaccel.V1},
+		{name: "v1, as we have no other", ours: udpaccel.V1, want: udpaccel.V1},
+		{name: "plain", cleartext: true, want: udpaccel.Plain},
+		{name: "compressed", compress: true, want: udpaccel.V2},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			h, station, cfg := udpHub(t, hub.Config{UDP: true, MaxUDPVersion: row.server, Cleartext: row.cleartext})
+			cfg.UDP.MaxVersion, cfg.Cleartext, cfg.Compress = row.ours, row.cleartext, row.compress
+			s := dial(t, cfg)
+			var got frametest.Pipe
+			stop, done := start(s, &got)
+			defer func() { stop(); <-done }()
+			waitUDP(t, s, "frames go by UDP", 10*time.Second, func(u UDPStats) bool { return u.Carries == 1 })
+			if s.way.Version() != row.want {
+				t.Errorf("version: got %v, want %v", s.way.Version(), row.want)
+			}
+			short, long := testFrame(1, 900), testFrame(2, 1500)
+			if err := s.WriteFrames([][]byte{short, long}); err != nil {
+				t.Fatal(err)
+			}
+			frames := station.Received(t.Context(), 2)
+			if len(frames[0]) > len(frames[1]) { // the two ways are not in order
+				frames[0], frames[1] = frames[1], frames[0]
+			}
+			if diff := cmp.Diff([][]byte{short, long}, frames); diff != "" {
+				t.Errorf("outbound (-want +got):\n%s", diff)
+			}
+			if u := s.UDP(); u.OutFrames != 1 || u.LargeByTCP != 1 {
+				t.Errorf("by UDP %d, long ones by TCP %d, want 1 and 1", u.OutFrames, u.LargeByTCP)
+			}
+			if u := h.Sessions()[0].UDP; u.InFrames != 1 {
+				t.Errorf("the hub got %d frames by UDP, want 1", u.InFrames)
+			}
+			if !row.waitForServer {
+				return
+			}
+			waitUDP(t, s, "the hub may send by UDP", 20*time.Second, func(UDPStats) bool { return h.Sessions()[0].UDPUsed })
+			back := frametest.Frame(stationB, stationA, 0x0800, make([]byte, 100))
+			station.Send(back)
+			if diff := cmp.Diff([][]byte{back}, got.Received(t.Context(), 1)); diff != "" {
+				t.Errorf("inbound (-want +got):\n%s", diff)
+			}
+			if u := s.UDP(); u.InFrames != 1 {
+				t.Errorf("frames that came by UDP: got %d, want 1", u.InFrames)
+			}
+		})
+	}
+}
+
+// Proves that what cannot be had is said in one line, and not tried again.
+func TestUDPThatCannotBeHad(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		hub    hub.Config
+		change func(*Config)
+		want   string
+	}{
+		{"the server grants none", hub.Config{}, func(*Config) {}, "the server grants none: an administrator may have turned it off there; use -udp auto or off"},
+		{"there is a proxy", hub.Config{UDP: true}, func(c *Config) { c.Direct = false }, "does not go through a proxy; use -udp auto or off, or no proxy"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			_, _, cfg := udpHub(t, row.hub)
+			row.change(&cfg)
+			cfg.DialContext = new(net.Dialer).DialContext
+			s, err := Dial(t.Context(), cfg)
+			if err == nil {
+				s.Close()
+			}
+			var e *Error
+			if !contains(err, row.want) || !errors.As(err, &e) || e.Advice() != wire.Never {
+				t.Errorf("got %v, want %q, for good", err, row.want)
+			}
+		})
+	}
+}
+
+func TestAutoDoesNotAskForUDPWithoutAReason(t *testing.T) {
+	h, _, cfg := udpHub(t, hub.Config{UDP: true})
+	cfg.UDP = UDP{Policy: UDPAuto, History: &UDPHistory{}}
+	s := dial(t, cfg)
+	if u := s.UDP(); u.Why != "TCP is good" || s.way != nil {
+		t.Errorf("got %+v", u)
+	}
+	cfg.UDP.History.blame()
+	again := dial(t, cfg)
+	if again.way == nil {
+		t.Error("TCP is to blame, and the session has no way by UDP")
+	}
+	if n := len(h.Sessions()); n != 2 {
+		t.Errorf("sessions: got %d, want 2", n)
+	}
+}
+
+// Proves that auto takes no protection that is weaker than TCP's.
+func TestAutoRefusesTheFirstVersion(t *testing.T) {
+	_, _, cfg := udpHub(t, hub.Config{UDP: true, MaxUDPVersion: udpaccel.V1})
+	cfg.UDP = UDP{Policy: UDPAuto, History: &UDPHistory{}}
+	cfg.UDP.History.blame()
+	if s := dial(t, cfg); s.way != nil {
+		t.Errorf("it was taken: %v", s.way.Version())
+	}
+}
