@@ -20,7 +20,7 @@ import (
 // rooms lists for each package which of ours it may import. Nothing may import
 // what is not in its row.
 var rooms = map[string][]string{
-	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/dnsproxy", "pkg/forward", "pkg/frame", "pkg/health", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/ping", "pkg/privnet", "pkg/session", "pkg/share", "pkg/split", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/users", "pkg/vpn", "pkg/wire"},
+	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/dnsproxy", "pkg/forward", "pkg/frame", "pkg/health", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/ping", "pkg/privnet", "pkg/session", "pkg/share", "pkg/split", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/unixsock", "pkg/users", "pkg/vpn", "pkg/wire"},
 	"pkg/vpn":                 {"netstack", "pkg/client", "pkg/dhcp", "pkg/fairqueue", "pkg/frame", "pkg/health", "pkg/netcfg", "pkg/session", "pkg/stats", "pkg/underlay", "pkg/wire"},
 	"pkg/client":              {"pkg/dhcp", "pkg/frame", "pkg/netcfg", "pkg/session", "pkg/wire"},
 	"pkg/hub":                 {"pkg/frame", "pkg/pack", "pkg/tlsconn", "pkg/udpaccel", "pkg/wire"},
@@ -28,7 +28,7 @@ var rooms = map[string][]string{
 	"pkg/hub/hubtest":         {"pkg/hub", "pkg/frame", "pkg/pack", "pkg/wire"},
 	"proxy":                   {"pkg/relay"},
 	"pkg/dnsproxy":            {},
-	"pkg/forward":             {"pkg/relay"},
+	"pkg/forward":             {"pkg/relay", "pkg/unixsock"},
 	"pkg/ping":                {},
 	"pkg/relay":               {},
 	"pkg/relay/relaytest":     {},
@@ -62,6 +62,7 @@ var rooms = map[string][]string{
 	"pkg/credential":          {},
 	"pkg/account":             {},
 	"integration":             {},
+	"pkg/unixsock":            {},
 }
 
 // outside lists which modules beyond the standard library each package may import.

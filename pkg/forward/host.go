@@ -2,12 +2,9 @@ package forward
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"net"
-	"os"
-	"syscall"
-	"time"
+
+	"softether-go/pkg/unixsock"
 )
 
 // Host is this machine as a Network, Unix sockets included. Its own resolver looks names
@@ -25,31 +22,7 @@ func (Host) Listen(network, address string) (net.Listener, error) {
 	if network != "unix" {
 		return net.Listen(network, address)
 	}
-	ln, err := net.Listen(network, address)
-	if errors.Is(err, syscall.EADDRINUSE) && abandoned(address) && os.Remove(address) == nil {
-		ln, err = net.Listen(network, address)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(address, 0o600); err != nil {
-		ln.Close()
-		return nil, err
-	}
-	return ln, nil
-}
-
-// abandoned reports whether path is a socket that nobody listens at.
-func abandoned(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode().Type() != fs.ModeSocket {
-		return false
-	}
-	c, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		c.Close()
-	}
-	return errors.Is(err, syscall.ECONNREFUSED)
+	return unixsock.Listen(address, unixsock.Private)
 }
 
 // ListenPacket receives datagrams.
