@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 )
 
 // relayBuffers holds the buffers of WriteTo and ReadFrom. A buffer is taken when
@@ -45,14 +46,14 @@ func (c *conn) forward(w io.Writer) (int, error) {
 	return w.Write((*buf)[:n])
 }
 
-// ReadFrom copies r to the connection until r ends. From a *net.TCPConn it holds
-// no buffer while it waits. (io.Copy hides the type of a *net.TCPConn: call
+// ReadFrom copies r to the connection until r ends. From a socket of the kernel's it
+// holds no buffer while it waits. (io.Copy hides the type of a *net.TCPConn: call
 // ReadFrom directly.)
 func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 	next := readInto(r)
-	if t, ok := r.(*net.TCPConn); ok {
-		if raw, err := t.SyscallConn(); err == nil {
-			next = readRaw(t, raw)
+	if k := kernelConn(r); k != nil {
+		if raw, err := k.(syscall.Conn).SyscallConn(); err == nil {
+			next = readRaw(k, raw)
 		}
 	}
 	var total int64
@@ -76,6 +77,17 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 			return total, readErr
 		}
 	}
+}
+
+// kernelConn returns r if it is a stream of the kernel's, or nil.
+func kernelConn(r io.Reader) net.Conn {
+	switch k := r.(type) {
+	case *net.TCPConn:
+		return k
+	case *net.UnixConn:
+		return k
+	}
+	return nil
 }
 
 // readInto returns a function that reads from r into a buffer of the pool, which

@@ -8,4 +8,4 @@ import (
 )
 
 // readRaw has no better way here than an ordinary read.
-func readRaw(t *net.TCPConn, _ syscall.RawConn) func() (*[]byte, int, error) { return readInto(t) }
+func readRaw(k net.Conn, _ syscall.RawConn) func() (*[]byte, int, error) { return readInto(k) }

@@ -10,7 +10,7 @@ import (
 
 // readRaw is readInto for a kernel socket: the buffer is taken only once the
 // socket is readable.
-func readRaw(t *net.TCPConn, raw syscall.RawConn) func() (*[]byte, int, error) {
+func readRaw(k net.Conn, raw syscall.RawConn) func() (*[]byte, int, error) {
 	var (
 		buf *[]byte
 		n   int
@@ -38,7 +38,7 @@ func readRaw(t *net.TCPConn, raw syscall.RawConn) func() (*[]byte, int, error) {
 		case waitErr != nil: // deadline or close; already a *net.OpError
 			return buf, 0, waitErr
 		case err != nil:
-			return buf, 0, opError("read", "tcp", t.LocalAddr(), t.RemoteAddr(), err)
+			return buf, 0, opError("read", k.LocalAddr().Network(), k.LocalAddr(), k.RemoteAddr(), err)
 		case n == 0:
 			return buf, 0, io.EOF
 		}
