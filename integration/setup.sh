@@ -26,6 +26,7 @@ proxychains4 proxychains4
 socksify dante-client
 turnserver coturn
 drill ldnsutils
+systemd-socket-activate systemd
 vsftpd vsftpd
 tnftp tnftp
 /usr/bin/python3 python3

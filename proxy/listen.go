@@ -48,6 +48,16 @@ func Listen(ctx context.Context, addr string, auth Auth, exposure Exposure) (net
 	return ln, nil
 }
 
+// Admit returns an error for a listener that would let strangers use the tunnel, as Listen
+// does: for those that somebody else has opened.
+func Admit(ln net.Listener, auth Auth, exposure Exposure) error {
+	a, ok := ln.Addr().(*net.TCPAddr)
+	if auth != nil || exposure == AllowOpen || !ok || a.IP.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("listen on %s: %w", a, ErrOpen)
+}
+
 // checkLoopback returns nil if host is nothing but loopback addresses. An empty
 // host is all addresses.
 func checkLoopback(ctx context.Context, host string) error {

@@ -33,6 +33,10 @@ type listening struct {
 // urls lists it as curl's -x takes it.
 func (l listening) urls() (urls []string) {
 	for _, scheme := range l.schemes {
+		if a, ok := l.ln.Addr().(*net.UnixAddr); ok {
+			urls = append(urls, scheme+"://localhost"+a.Name)
+			continue
+		}
 		urls = append(urls, scheme+"://"+strings.Replace(l.ln.Addr().String(), "[::]", "127.0.0.1", 1))
 	}
 	return urls
@@ -56,19 +60,18 @@ func openProxies(ctx context.Context, c config.Proxy, pc proxy.Config) (*proxies
 	if pc.TLS, err = p.openTLS(c); err != nil {
 		return nil, usageError{err}
 	}
-	exposure := proxy.LoopbackOnly
-	if c.Open {
-		exposure = proxy.AllowOpen
-	}
+	from := newOpener(c, pc.Auth)
 	open := func(name string, addresses []string, newServer func() server, schemes ...string) error {
 		for _, a := range addresses {
-			ln, err := proxy.Listen(ctx, a, pc.Auth, exposure)
+			lns, err := from.listen(ctx, a)
 			if err != nil {
 				return err
 			}
-			l := listening{name, schemes, ln, newServer()}
-			p.servers = append(p.servers, l)
-			log.Info("proxy listens", "url", strings.Join(l.urls(), " "))
+			for _, ln := range lns {
+				l := listening{name, schemes, ln, newServer()}
+				p.servers = append(p.servers, l)
+				log.Info("proxy listens", "url", strings.Join(l.urls(), " "))
+			}
 		}
 		return nil
 	}
@@ -85,6 +88,9 @@ func openProxies(ctx context.Context, c config.Proxy, pc proxy.Config) (*proxies
 	if err != nil {
 		p.close()
 		return nil, err
+	}
+	if unused := from.passed.unused(); len(unused) > 0 {
+		log.Warn("systemd passes sockets that no setting asks for", "names", unused)
 	}
 	return p, nil
 }

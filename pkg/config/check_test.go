@@ -57,6 +57,13 @@ func TestEveryProblemIsALineThatNamesTheRemedy(t *testing.T) {
 
 		{"the same listener twice", with("-http", "127.0.0.1:1080"),
 			"-http: 127.0.0.1:1080 is taken by -socks5 127.0.0.1:1080: give another port"},
+		{"the same Unix socket twice", with("-http", "unix:/run/a", "-listen", "unix:/run/a"), "-http: unix:/run/a is taken by -listen unix:/run/a: give another port"},
+		{"a path for a listener", with("-listen", "/run/vpn.sock"), `-listen: "/run/vpn.sock" is not an address and a port: for a Unix socket give "unix:/run/vpn.sock"`},
+		{"a Unix socket without a path", with("-socks5", "unix:"), "-socks5: unix: wants a path, or @ and a name, behind it"},
+		{"a descriptor of another purpose", with("-listen", "fd:2"), `-listen: "fd:2" is not the number of a descriptor that is passed: give one like fd:3`},
+		{"a name that no socket unit gives", with("-listen", "systemd:a:b"), `-listen: "a:b" is not a name that a socket unit can give (FileDescriptorName=)`},
+		{"permissions that keep us out", with("-socket-mode", "0060"), `-socket-mode: "0060" are not permissions that let us in: give octal digits such as 0600 or 0660`},
+		{"health by systemd", with("-health", "systemd:"), `-health: "systemd:" is for the proxies alone: give an address and a port, or a Unix socket`},
 		{"a listener within another", with("-socks5", ":1080", "-proxy-open"),
 			"-socks5: :1080 is taken by -socks5 127.0.0.1:1080: give another port"},
 		{"an open proxy", with("-http", ":8080"),

@@ -205,11 +205,15 @@ type Addressing struct {
 }
 
 // Proxy says what to serve. Every address has a host, or none for all
-// interfaces, and a numeric port.
+// interfaces, and a numeric port; or it is unix:PATH, unix:@NAME, fd:N, systemd:NAME or
+// systemd: for all that systemd passes.
 type Proxy struct {
-	Mixed    []string // SOCKS and HTTP
-	SOCKS5   []string // and SOCKS4
-	HTTP     []string
+	Mixed  []string // SOCKS and HTTP
+	SOCKS5 []string // and SOCKS4
+	HTTP   []string
+
+	SocketMode SocketMode // of Unix sockets; zero means 0600
+
 	User     string // empty means no authentication
 	Password Secret // set exactly if User is
 	HTTPS    []string

@@ -134,6 +134,9 @@ func parseListen(s string) (string, error) {
 // onLoopback reports whether only this machine can reach a listener. A name other
 // than localhost may stand for any address, so it counts as reachable.
 func onLoopback(listen string) bool {
+	if !hasPort(listen) {
+		return true
+	}
 	host, _, _ := net.SplitHostPort(listen)
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return addr.IsLoopback()
@@ -144,6 +147,9 @@ func onLoopback(listen string) bool {
 // overlap reports whether two listeners cannot both be bound. Port 0 is a new
 // port each time, and all interfaces include every other.
 func overlap(a, b string) bool {
+	if !hasPort(a) || !hasPort(b) {
+		return a == b
+	}
 	hostA, portA, _ := net.SplitHostPort(a)
 	hostB, portB, _ := net.SplitHostPort(b)
 	if portA != portB || portA == "0" {

@@ -106,7 +106,8 @@ dns 10.0.0.1, 10.0.0.2
 -search corp.example
 search example.com.
 mode netstack
-listen 127.0.0.1:3128
+listen 127.0.0.1:3128, unix:/run/vpn.sock, systemd:vpn, fd:3
+socket-mode 0660
 socks5 127.0.0.1:1080
 socks5 [::1]:1080
 http :8080
@@ -149,7 +150,7 @@ func wantEverything(t *testing.T) Config {
 			MAC:      net.HardwareAddr{0x5e, 0, 0x53, 0, 0, 1},
 		},
 		Proxy: Proxy{
-			Mixed:  []string{"127.0.0.1:3128"},
+			Mixed: []string{"127.0.0.1:3128", "unix:/run/vpn.sock", "systemd:vpn", "fd:3"}, SocketMode: 0o660,
 			SOCKS5: []string{"127.0.0.1:1080", "[::1]:1080"}, HTTP: []string{":8080"},
 			User: "me", Password: NewSecret("proxy pw"),
 		},

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -10,24 +9,11 @@ import (
 
 // parseHealth takes where to answer questions about the tunnel.
 func parseHealth(s string) (string, error) {
-	path, ok := strings.CutPrefix(s, "unix:")
-	switch {
-	case !ok && strings.HasPrefix(s, "@"), !ok && strings.HasPrefix(s, "/"):
-		return "", fmt.Errorf("%s is not an address and a port: for a Unix socket give %s", quote(s), quote("unix:"+s))
-	case !ok:
-		return parseListen(s)
-	case path == "" || path == "@":
-		return "", errors.New("unix: wants a path, or @ and a name, behind it")
-	case len(path) > maxUnixPath:
-		return "", fmt.Errorf("%s is longer than the %d bytes that the path of a Unix socket has", quote(path), maxUnixPath)
+	if strings.HasPrefix(s, fdForm) || strings.HasPrefix(s, systemdForm) {
+		return "", fmt.Errorf("%s is for the proxies alone: give an address and a port, or a Unix socket", quote(s))
 	}
-	_, err := parsePath(path)
-	return s, err
+	return parseProxyListen(s)
 }
-
-// maxUnixPath is what fits into sun_path everywhere: 104 bytes on the BSDs, 108 on Linux,
-// with a NUL at the end.
-const maxUnixPath = 103
 
 // parseTarget takes whom to ask whether the tunnel works.
 func parseTarget(s string) (string, error) {
