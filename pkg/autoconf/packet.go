@@ -1,0 +1,192 @@
+package autoconf
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"softether-go/pkg/frame"
+)
+
+const (
+	ipLen   = 40 // of a header without extensions
+	udpLen  = 8
+	icmpLen = 4
+
+	protoUDP  = 17
+	protoICMP = 58
+
+	serverPort = 547
+	clientPort = 546
+
+	routerSolicitation    = 133
+	routerAdvertisement   = 134
+	neighborSolicitation  = 135
+	neighborAdvertisement = 136
+)
+
+// A mac is an Ethernet address that can be compared.
+type mac [6]byte
+
+var (
+	unspecified = netip.IPv6Unspecified()
+	allNodes    = netip.MustParseAddr("ff02::1")
+	allRouters  = netip.MustParseAddr("ff02::2")
+	allServers  = netip.MustParseAddr("ff02::1:2") // DHCPv6's servers and relays on the link
+)
+
+// groupMAC is where a multicast address is on Ethernet (RFC 2464 section 7).
+func groupMAC(group netip.Addr) mac {
+	b := group.As16()
+	return mac{0x33, 0x33, b[12], b[13], b[14], b[15]}
+}
+
+// solicitedNode is the group that hears questions about addr (RFC 4291 section 2.7.1).
+func solicitedNode(addr netip.Addr) netip.Addr {
+	a, b := addr.As16(), [16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff}
+	copy(b[13:], a[13:])
+	return netip.AddrFrom16(b)
+}
+
+// A packet is an IPv6 packet in a frame.
+type packet struct {
+	srcMAC   mac
+	src, dst netip.Addr
+	next     byte // what payload is
+	hops     byte
+	payload  []byte // a view of the frame
+}
+
+// parse returns the IPv6 packet in f, which may be anything. What follows it is padding.
+func parse(f []byte) (p packet, ok bool) {
+	if len(f) < frame.HeaderLen+ipLen || frame.EtherType(f) != frame.TypeIPv6 {
+		return p, false
+	}
+	ip := frame.Payload(f)
+	n := int(binary.BigEndian.Uint16(ip[4:]))
+	if ip[0]>>4 != 6 || n > len(ip)-ipLen {
+		return p, false
+	}
+	return packet{
+		srcMAC: mac(frame.Src(f)), src: netip.AddrFrom16([16]byte(ip[8:24])), dst: netip.AddrFrom16([16]byte(ip[24:40])),
+		next: ip[6], hops: ip[7], payload: ip[ipLen : ipLen+n],
+	}, true
+}
+
+// ndp returns the body of a neighbour discovery message, after its checksum. It is false
+// for what came from beyond the link or was changed on the way (RFC 4861 section 6.1).
+func (p packet) ndp() (kind byte, body []byte, ok bool) {
+	if p.next != protoICMP || p.hops != 255 || len(p.payload) < icmpLen || p.payload[1] != 0 || !p.summed() {
+		return 0, nil, false
+	}
+	return p.payload[0], p.payload[icmpLen:], true
+}
+
+// dhcp returns a message to the port of DHCPv6 clients.
+func (p packet) dhcp() (message []byte, ok bool) {
+	if p.next != protoUDP || len(p.payload) < udpLen || binary.BigEndian.Uint16(p.payload[2:]) != clientPort {
+		return nil, false
+	}
+	if int(binary.BigEndian.Uint16(p.payload[4:])) != len(p.payload) || !p.summed() && !p.unfinished() {
+		return nil, false
+	}
+	return p.payload[udpLen:], true
+}
+
+// summed reports whether the checksum is right, which IPv6 has no way to leave out.
+func (p packet) summed() bool { return p.sum() == 0xffff }
+
+// unfinished reports whether the checksum is that of the pseudo header alone: so a Linux
+// kernel leaves it for the network card to finish, and so it stays when server and bridge
+// share a host.
+func (p packet) unfinished() bool {
+	pseudo := p
+	pseudo.payload = nil
+	return binary.BigEndian.Uint16(p.payload[6:]) == fold(pseudo.rawSum(len(p.payload)))
+}
+
+func (p packet) sum() uint16 { return fold(p.rawSum(len(p.payload))) }
+
+// rawSum adds up the pseudo header and the payload (RFC 8200 section 8.1).
+func (p packet) rawSum(length int) uint32 {
+	src, dst := p.src.As16(), p.dst.As16()
+	sum := uint32(length) + uint32(p.next)
+	for _, b := range [][]byte{src[:], dst[:], p.payload} {
+		for ; len(b) >= 2; b = b[2:] {
+			sum += uint32(binary.BigEndian.Uint16(b))
+		}
+		if len(b) == 1 {
+			sum += uint32(b[0]) << 8
+		}
+	}
+	return sum
+}
+
+func fold(sum uint32) uint16 {
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return uint16(sum)
+}
+
+// encode returns p as a frame to a station. at is where in the payload the checksum goes.
+func (p packet) encode(to mac, at int) []byte {
+	f := make([]byte, frame.HeaderLen+ipLen, frame.HeaderLen+ipLen+len(p.payload))
+	frame.PutHeader(f, to[:], p.srcMAC[:], frame.TypeIPv6)
+	ip, src, dst := frame.Payload(f), p.src.As16(), p.dst.As16()
+	ip[0] = 6 << 4
+	binary.BigEndian.PutUint16(ip[4:], uint16(len(p.payload)))
+	ip[6], ip[7] = p.next, p.hops
+	copy(ip[8:], src[:])
+	copy(ip[24:], dst[:])
+	sum := ^p.sum()
+	if sum == 0 {
+		sum = 0xffff // of UDP, zero would mean that there is none; to ICMP it is the same
+	}
+	f = append(f, p.payload...)
+	binary.BigEndian.PutUint16(f[frame.HeaderLen+ipLen+at:], sum)
+	return f
+}
+
+// icmpFrame returns a neighbour discovery message as a frame.
+func icmpFrame(from, to mac, src, dst netip.Addr, message []byte) []byte {
+	p := packet{srcMAC: from, src: src, dst: dst, next: protoICMP, hops: 255, payload: message}
+	return p.encode(to, 2)
+}
+
+// solicitRouters asks routers to speak up. Who has no address yet tells none.
+func solicitRouters(from mac, src netip.Addr) []byte {
+	m := []byte{routerSolicitation, 0, 0, 0, 0, 0, 0, 0}
+	if src != unspecified {
+		m = append(m, 1, 1)
+		m = append(m, from[:]...)
+	}
+	return icmpFrame(from, groupMAC(allRouters), src, allRouters, m)
+}
+
+// probe asks whether anybody has addr, without claiming an address of its own (RFC 4862
+// section 5.4.2).
+func probe(from mac, addr netip.Addr) []byte {
+	target, group := addr.As16(), solicitedNode(addr)
+	m := append([]byte{neighborSolicitation, 0, 0, 0, 0, 0, 0, 0}, target[:]...)
+	return icmpFrame(from, groupMAC(group), unspecified, group, m)
+}
+
+// advertise tells to whom it asked that addr is ours.
+func advertise(from mac, addr netip.Addr, to mac, dst netip.Addr) []byte {
+	const solicited, override = 0x40, 0x20
+	target := addr.As16()
+	m := append([]byte{neighborAdvertisement, 0, 0, 0, solicited | override, 0, 0, 0}, target[:]...)
+	m = append(m, 2, 1)
+	m = append(m, from[:]...)
+	return icmpFrame(from, to, addr, dst, m)
+}
+
+// toServers returns a DHCPv6 message as a frame.
+func toServers(from mac, src netip.Addr, message []byte) []byte {
+	udp := make([]byte, udpLen, udpLen+len(message))
+	binary.BigEndian.PutUint16(udp[0:], clientPort)
+	binary.BigEndian.PutUint16(udp[2:], serverPort)
+	binary.BigEndian.PutUint16(udp[4:], uint16(udpLen+len(message)))
+	p := packet{srcMAC: from, src: src, dst: allServers, next: protoUDP, hops: 64, payload: append(udp, message...)}
+	return p.encode(groupMAC(allServers), 6)
+}
