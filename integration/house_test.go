@@ -21,8 +21,9 @@ import (
 // what is not in its row.
 var rooms = map[string][]string{
 	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/client", "pkg/config", "pkg/credential", "pkg/dnsproxy", "pkg/forward", "pkg/frame", "pkg/health", "pkg/hub", "pkg/hub/gateway", "pkg/netcfg", "pkg/netcfg/host", "pkg/ping", "pkg/privnet", "pkg/session", "pkg/share", "pkg/split", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/unixsock", "pkg/users", "pkg/vpn", "pkg/wire"},
-	"pkg/vpn":                 {"netstack", "pkg/client", "pkg/dhcp", "pkg/fairqueue", "pkg/frame", "pkg/health", "pkg/netcfg", "pkg/session", "pkg/stats", "pkg/underlay", "pkg/wire"},
-	"pkg/client":              {"pkg/dhcp", "pkg/frame", "pkg/netcfg", "pkg/session", "pkg/wire"},
+	"pkg/vpn":                 {"netstack", "pkg/autoconf", "pkg/client", "pkg/dhcp", "pkg/fairqueue", "pkg/frame", "pkg/health", "pkg/netcfg", "pkg/session", "pkg/stats", "pkg/underlay", "pkg/wire"},
+	"pkg/autoconf":            {"pkg/frame", "pkg/netcfg"},
+	"pkg/client":              {"pkg/autoconf", "pkg/dhcp", "pkg/frame", "pkg/netcfg", "pkg/session", "pkg/wire"},
 	"pkg/hub":                 {"pkg/frame", "pkg/pack", "pkg/tlsconn", "pkg/udpaccel", "pkg/wire"},
 	"pkg/hub/gateway":         {"netstack", "pkg/frame", "pkg/netcfg"},
 	"pkg/hub/hubtest":         {"pkg/hub", "pkg/frame", "pkg/pack", "pkg/wire"},
@@ -84,6 +85,7 @@ var outside = map[string][]string{
 	"pkg/users":              {"golang.org/x/crypto"},
 	"pkg/credential":         {"software.sslmate.com/src/go-pkcs12"},
 	"pkg/dhcp":               {"github.com/insomniacslk/dhcp"},
+	"pkg/autoconf":           {"github.com/insomniacslk/dhcp"},
 	"pkg/frame":              {"golang.org/x/sync"},
 	"pkg/frame/frametest":    {},
 	"pkg/tap":                {"golang.org/x/sys"},

@@ -100,7 +100,9 @@ func addressing(a config.Addressing) vpn.Addressing {
 	va := vpn.Addressing{Hostname: a.Hostname, ClientID: a.ClientID, DNS: netcfg.DNS{Servers: a.DNS, Search: a.Search}}
 	if a.NoDHCP {
 		va.Static = netcfg.Config{Address: a.Address, Gateway: a.Gateway}
+		va.NoDHCP = true
 	}
+	va.IPv6 = vpn.IPv6{Off: a.NoIPv6, Static: a.Address6, Gateway: a.Gateway6}
 	return va
 }
 

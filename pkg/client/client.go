@@ -14,11 +14,16 @@
 //
 //	session ──Run──► dhcp.Filter ──► endpoint      from the start
 //	endpoint ──────Run──────────► session          once an address is applied
-//	dhcp.Keep                                      renews, re-applies what changed
+//	dhcp.Acquire, Keep                             gets, renews, re-applies what changed
+//	autoconf.Run                                   the same for IPv6
 //
 // The first to stop ends the others, and its error is the cause. A server may drop
 // frames from addresses that it did not see leased in this very session, so every
 // session asks DHCP again, beginning with the address we had.
+//
+// IPv4 and IPv6 are configured side by side and applied as one. The endpoint may send once
+// there is an IPv4 address, or if none comes for some seconds, an IPv6 address that leads
+// beyond the link; a hub that has only one of them will do.
 //
 // # Which errors end the program
 //
@@ -40,11 +45,13 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"softether-go/pkg/autoconf"
 	"softether-go/pkg/dhcp"
 	"softether-go/pkg/frame"
 	"softether-go/pkg/netcfg"
@@ -93,7 +100,10 @@ type Config struct {
 	// not called.
 	DHCP   *dhcp.Config
 	Static netcfg.Config
-	// Adjust, if set, changes what a lease says before it is applied.
+	// IPv6 has the endpoint configured by routers' advertisements and DHCPv6, beside what
+	// DHCP or Static say; nil leaves IPv6 to the endpoint.
+	IPv6 *autoconf.Config
+	// Adjust, if set, changes what is applied: a lease, a Static beside IPv6, or both.
 	Adjust func(netcfg.Config) netcfg.Config
 
 	ReconnectDelay time.Duration      // base of the delays; 0 means 5 s
@@ -141,8 +151,13 @@ func (c Config) withDefaults() Config {
 
 // A Client keeps one VPN up.
 type Client struct {
-	cfg     Config
-	dhcp    *dhcp.Client // nil with static addresses
+	cfg  Config
+	dhcp *dhcp.Client     // nil with static addresses
+	auto *autoconf.Client // nil without IPv6
+
+	applyMu sync.Mutex    // guards the fields below; held across Apply
+	v4, v6  netcfg.Config // what each family wants
+	applied netcfg.Config // what they came to; zero before the first
 	backoff backoff
 	state   atomic.Int32
 	session atomic.Pointer[session.Session] // the last one; nil before the first
@@ -158,6 +173,9 @@ func New(cfg Config) *Client {
 	c := &Client{cfg: cfg, backoff: backoff{base: cfg.ReconnectDelay, most: cfg.ReconnectMax}}
 	if cfg.DHCP != nil {
 		c.dhcp = dhcp.New(*cfg.DHCP)
+	}
+	if cfg.IPv6 != nil {
+		c.auto = autoconf.New(*cfg.IPv6)
 	}
 	return c
 }
@@ -227,13 +245,18 @@ func (c *Client) Run(ctx context.Context) error {
 }
 
 // addresses reports whether the endpoint gets any.
-func (c *Client) addresses() bool { return c.dhcp != nil || !c.cfg.Static.IsZero() }
+func (c *Client) addresses() bool {
+	return c.dhcp != nil || c.auto != nil || !c.cfg.Static.IsZero()
+}
 
 // unconfigure takes back the addresses. ctx has ended by then.
 func (c *Client) unconfigure() error {
 	if !c.addresses() {
 		return nil
 	}
+	c.applyMu.Lock()
+	defer c.applyMu.Unlock()
+	c.v4, c.v6, c.applied = netcfg.Config{}, netcfg.Config{}, netcfg.Config{}
 	return c.cfg.Configurer.Apply(context.Background(), netcfg.Config{})
 }
 
@@ -388,6 +411,9 @@ func (c *Client) carry(ctx context.Context, s *session.Session, begun time.Time)
 	if c.dhcp != nil {
 		inbound = c.dhcp.Filter(inbound)
 	}
+	if c.auto != nil {
+		inbound = c.auto.Filter(inbound)
+	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, life := errgroup.WithContext(life)
@@ -413,22 +439,29 @@ func (c *Client) carry(ctx context.Context, s *session.Session, begun time.Time)
 // work configures the endpoint and lets it send, until something stops.
 func (c *Client) work(ctx context.Context, s *session.Session, begun time.Time) error {
 	c.enter(Configuring)
-	if err := c.configure(ctx, s); err != nil {
-		return err
-	}
-	select {
-	case <-c.cfg.Hurry: // of the way to this session
-	default:
-	}
-	c.since = time.Now()
-	c.cause.Store(nil)
-	c.enter(Up)
-	c.cfg.Log.Info("tunnel up", "took", time.Since(begun).Round(time.Millisecond))
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.endpointError(c.cfg.Endpoint.Run(ctx, s)) })
-	if c.dhcp != nil {
-		g.Go(func() error { return c.keep(ctx, s) })
+	ready := newReadiness()
+	g.Go(func() error { return c.leadIPv4(ctx, s, ready) })
+	if c.auto != nil {
+		g.Go(func() error { return c.leadIPv6(ctx, s, ready) })
 	}
+	g.Go(func() error {
+		if err := c.awaitAddress(ctx, ready); err != nil {
+			return err
+		}
+		select {
+		case <-c.cfg.Hurry: // of the way to this session
+		default:
+		}
+		c.since = time.Now()
+		c.cause.Store(nil)
+		c.enter(Up)
+		c.cfg.Log.Info("tunnel up", "took", time.Since(begun).Round(time.Millisecond))
+		if c.auto != nil {
+			c.auto.Yield()
+		}
+		return c.endpointError(c.cfg.Endpoint.Run(ctx, s))
+	})
 	return g.Wait()
 }
 
@@ -440,101 +473,4 @@ func (c *Client) endpointError(err error) error {
 		return err
 	}
 	return fatal{fmt.Errorf("the local end of the tunnel stopped: %w", err)}
-}
-
-// configure gets a configuration for this session and applies it, if there is to
-// be one.
-func (c *Client) configure(ctx context.Context, out frame.Writer) error {
-	if !c.addresses() {
-		c.cfg.Log.Info("carrying frames without an address of our own")
-		return nil
-	}
-	if c.dhcp == nil {
-		return c.apply(ctx, c.cfg.Static)
-	}
-	welcome := c.session.Load().Welcome()
-	if why := noDHCP(welcome.Policy); why != "" {
-		return fmt.Errorf("no address by DHCP: %s, or use -no-dhcp with -address", why)
-	}
-	slow := newSlowReporter(c.cfg.Log)
-	defer slow.stop()
-	slow.step("ask for an address by DHCP")
-	asking, cancel := context.WithTimeout(ctx, leaseTimeout)
-	defer cancel()
-	lease, err := c.dhcp.Acquire(asking, out)
-	if err != nil && ctx.Err() == nil && errors.Is(err, dhcp.ErrNoServer) {
-		return fmt.Errorf("%w; %s", err, whyNoLease(welcome))
-	}
-	if err != nil {
-		return err
-	}
-	return c.applyLease(ctx, lease)
-}
-
-func (c *Client) applyLease(ctx context.Context, l dhcp.Lease) error {
-	cfg := l.Config
-	if c.cfg.Adjust != nil {
-		cfg = c.cfg.Adjust(cfg)
-	}
-	return c.apply(ctx, cfg)
-}
-
-func (c *Client) apply(ctx context.Context, cfg netcfg.Config) error {
-	if err := c.cfg.Configurer.Apply(ctx, cfg); err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		return fatal{fmt.Errorf("apply the address %v: %w", cfg.Address, err)}
-	}
-	if c.dhcp == nil { // else the lease has been reported
-		c.cfg.Log.Info("address", "address", cfg.Address, "gateway", cfg.Gateway, "dns", cfg.DNS.Servers)
-	}
-	return nil
-}
-
-// keep renews the lease as long as the session lasts. A lease that is lost takes
-// the address with it (RFC 2131, 4.4.5), and we ask for another.
-func (c *Client) keep(ctx context.Context, out frame.Writer) error {
-	for {
-		err := c.keepLease(ctx, out)
-		if !leaseLost(err) {
-			return err
-		}
-		c.cfg.Log.Warn("address lost", "cause", err)
-		if err := c.apply(ctx, netcfg.Config{}); err != nil {
-			return err
-		}
-		if err := c.configure(ctx, out); err != nil {
-			return err
-		}
-	}
-}
-
-func leaseLost(err error) bool {
-	return errors.Is(err, dhcp.ErrExpired) || errors.Is(err, dhcp.ErrRevoked) || errors.Is(err, dhcp.ErrConflict)
-}
-
-// keepLease renews one lease. What cannot be applied ends it.
-func (c *Client) keepLease(ctx context.Context, out frame.Writer) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	err := c.dhcp.Keep(ctx, out, func(l dhcp.Lease) {
-		if err := c.applyLease(ctx, l); err != nil {
-			cancel(err)
-		}
-	})
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
-}
-
-// release gives the lease back. That it may not get through is no error: leases end.
-func (c *Client) release(ctx context.Context, out frame.Writer) {
-	if c.dhcp == nil {
-		return
-	}
-	if err := c.dhcp.Release(ctx, out); err != nil {
-		c.cfg.Log.Debug("lease not released", "cause", err)
-	}
 }

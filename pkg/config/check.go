@@ -106,10 +106,56 @@ func (a Addressing) check() (ps []problem) {
 		}
 		return ps
 	}
-	if !a.Address.IsValid() {
-		return []problem{{flag: "no-dhcp", text: "leaves us without an address: add -address, such as 10.0.0.5/24", needs: []string{"address"}}}
+	switch {
+	case !a.Address.IsValid() && !a.Address6.IsValid():
+		return []problem{{flag: "no-dhcp", text: "leaves us without an address: add -address, such as 10.0.0.5/24", needs: []string{"address", "address6"}}}
+	case !a.Address.IsValid() && a.Gateway.IsValid():
+		return []problem{{flag: "gateway", text: "is for an -address, and there is none: add it, or give -gateway6", needs: []string{"address"}}}
+	case !a.Address.IsValid():
+		return nil
 	}
 	return a.checkGateway()
+}
+
+// checkIPv6 finds what does not fit together, or not into the mode.
+func (c Config) checkIPv6() (ps []problem) {
+	a := c.Address
+	if c.TAP.Bridge != "" || c.TAP.Monitor {
+		return nil // checkTAP has found what is about addresses
+	}
+	stray := func(set bool, flag, text string) {
+		if set {
+			ps = append(ps, problem{flag: flag, text: text, needs: modeFlags})
+		}
+	}
+	if c.Mode != ModeNetstack {
+		const kernels = "is for proxies on a stack of our own; here the kernel configures IPv6 as the VPN's router announces it"
+		if c.Mode == ModeTAP {
+			const text = kernels + ", if -ipv6-autoconf is given: drop it"
+			stray(a.Address6.IsValid(), "address6", text)
+			stray(a.Gateway6.IsValid(), "gateway6", text)
+			stray(a.NoIPv6, "no-ipv6", text)
+		} else {
+			stray(a.Address6.IsValid(), "address6", kernels+": drop it")
+			stray(a.Gateway6.IsValid(), "gateway6", kernels+": drop it")
+		}
+		for _, s := range a.DNS {
+			stray(s.Is6(), "dns", fmt.Sprintf("%v is IPv6, which here the kernel configures: give IPv4 addresses", s))
+		}
+		return ps
+	}
+	switch gw := a.Gateway6; {
+	case a.NoIPv6 && a.Address6.IsValid():
+		ps = append(ps, problem{flag: "no-ipv6", text: "contradicts -address6: drop one of the two", needs: []string{"address6"}})
+	case !gw.IsValid():
+	case !a.Address6.IsValid():
+		ps = append(ps, problem{flag: "gateway6", text: "is for static addressing: add -address6", needs: []string{"address6"}})
+	case gw == a.Address6.Addr():
+		ps = append(ps, problem{flag: "gateway6", text: "is our own -address6: give the router's"})
+	case !gw.IsLinkLocalUnicast() && !a.Address6.Contains(gw):
+		ps = append(ps, problem{flag: "gateway6", text: fmt.Sprintf("%s is neither in %s nor of the link (fe80::), so it cannot be reached: correct it", gw, a.Address6.Masked())})
+	}
+	return ps
 }
 
 func (a Addressing) checkGateway() []problem {

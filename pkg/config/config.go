@@ -197,7 +197,10 @@ type Addressing struct {
 	NoDHCP   bool
 	Address  netip.Prefix     // with NoDHCP, and only then
 	Gateway  netip.Addr       // with NoDHCP; invalid means nothing beyond the prefix
-	DNS      []netip.Addr     // IPv4
+	Address6 netip.Prefix     // in ModeNetstack; invalid means by routers and DHCPv6
+	Gateway6 netip.Addr       // with Address6; invalid means nothing beyond the prefix
+	NoIPv6   bool             // in ModeNetstack and ModeRun; else IPv6 is configured if the VPN has it
+	DNS      []netip.Addr     // of both families in ModeNetstack, else IPv4
 	Search   []string         // without the final dot
 	Hostname string           // DHCP option 12; empty sends none
 	ClientID ClientID         // DHCP option 61, type byte included; nil leaves the choice to DHCP
@@ -261,7 +264,6 @@ type Run struct {
 	PID      int    // give the network to the namespace of this process; no command is run
 	NetNS    string // the same, by the path of the namespace
 	Attach   string // use a shared session; then there is no Server and no Auth
-	NoIPv6   bool   // no IPv6 inside; else the kernel configures it by router advertisements
 }
 
 // Retry says how fast to come back.

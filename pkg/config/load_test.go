@@ -362,6 +362,7 @@ host-order listed # default
 mac random # default
 dns 10.0.0.1,10.0.0.2 # flag
 no-dhcp false # default
+no-ipv6 false # default
 http 127.0.0.1:8080 # vpn.conf:2
 proxy-open false # default
 accept-default-gateway false # default
@@ -375,7 +376,6 @@ monitor false # default
 pid 0 # default
 proxy-env false # default
 capture false # default
-no-ipv6 false # default
 reconnect-delay 5s # default
 reconnect-max-delay 1m0s # default
 drain 2s # default

@@ -31,13 +31,13 @@ func (c Config) servesBy() string {
 func (c Config) checkMode() []problem {
 	switch c.Mode {
 	case ModeRun:
-		return slices.Concat(c.strayIn(tapMode), c.strayIn(proxies), c.strayIn(forwarding), c.strayIn(splitting), c.Run.check())
+		return slices.Concat(c.checkIPv6(), c.strayIn(tapMode), c.strayIn(proxies), c.strayIn(forwarding), c.strayIn(splitting), c.Run.check())
 	case ModeTool:
 		return nil
 	case ModeTAP:
-		return slices.Concat(c.checkTAP(), c.strayProxy(), c.strayForward(), c.straySplit(), c.strayRun())
+		return slices.Concat(c.checkTAP(), c.checkIPv6(), c.strayProxy(), c.strayForward(), c.straySplit(), c.strayRun())
 	}
-	ps := slices.Concat(c.strayTAP(), c.strayRun(), c.Proxy.check(), c.Forwards.check(c.Proxy), c.Split.check())
+	ps := slices.Concat(c.strayTAP(), c.checkIPv6(), c.strayRun(), c.Proxy.check(), c.Forwards.check(c.Proxy), c.Split.check())
 	switch {
 	case c.serves() && len(c.Proxy.listeners()) == 0:
 		ps = append(ps, c.strayProxy()...)

@@ -129,8 +129,10 @@ func TestEachSettingOfTAPModeAlone(t *testing.T) {
 
 func TestSettingsThatDoNotFitTheMode(t *testing.T) {
 	const (
-		noProxy   = ": is for proxies, but none is asked for: add -listen, or drop it"
-		saysTAP   = ": is of netstack mode, but -mode says tap: drop one of the two"
+		noProxy = ": is for proxies, but none is asked for: add -listen, or drop it"
+		saysTAP = ": is of netstack mode, but -mode says tap: drop one of the two"
+		kernels = ": is for proxies on a stack of our own; here the kernel configures IPv6 as the VPN's router announces it, " +
+			"if -ipv6-autoconf is given: drop it"
 		noProxies = ": is for what proxies are asked to reach; with a network interface routes decide: " +
 			"drop it, and take of the VPN's what you want by -accept-static-routes"
 		bridged  = ": is about an address of this machine, and with -bridge the VPN gives it none: drop one of the two"
@@ -161,6 +163,20 @@ func TestSettingsThatDoNotFitTheMode(t *testing.T) {
 		{"a bad mode decides nothing", "-mode x -tap vpn0 -proxy-open", `-mode: "x" is not a mode: give auto, netstack or tap`},
 		{"a bad proxy decides nothing", "-socks5 1 -tap vpn0", `-socks5: "1" is not an address and a port: give one like 127.0.0.1:1080`},
 
+		{"static IPv6", "-socks5 localhost:1 -address6 2001:db8::5/64 -gateway6 fe80::1 -dns 2001:db8::1", ""},
+		{"IPv6 alone", "-socks5 localhost:1 -no-dhcp -address6 2001:db8::5/64 -gateway6 2001:db8::1", ""},
+		{"no IPv6", "-socks5 localhost:1 -no-ipv6", ""},
+		{"no IPv6, and some", "-socks5 localhost:1 -no-ipv6 -address6 2001:db8::5/64", "-no-ipv6: contradicts -address6: drop one of the two"},
+		{"a router of IPv6 alone", "-socks5 localhost:1 -gateway6 fe80::1", "-gateway6: is for static addressing: add -address6"},
+		{"a router of IPv6 out of reach", "-socks5 localhost:1 -address6 2001:db8::5/64 -gateway6 2001:db8:1::1",
+			"-gateway6: 2001:db8:1::1 is neither in 2001:db8::/64 nor of the link (fe80::), so it cannot be reached: correct it"},
+		{"a router that is us", "-socks5 localhost:1 -address6 2001:db8::5/64 -gateway6 2001:db8::5", "-gateway6: is our own -address6: give the router's"},
+		{"a router without an address", "-socks5 localhost:1 -no-dhcp -address6 2001:db8::5/64 -gateway 10.0.0.1",
+			"-gateway: is for an -address, and there is none: add it, or give -gateway6"},
+		{"IPv6 of ours with an interface", "-tap vpn0 -address6 2001:db8::5/64 -gateway6 fe80::1", lines("-address6"+kernels, "-gateway6"+kernels)},
+		{"no IPv6 with an interface", "-no-ipv6", "-no-ipv6" + kernels},
+		{"an IPv6 name server with an interface", "-tap vpn0 -accept-dns -dns 2001:db8::1",
+			"-dns: 2001:db8::1 is IPv6, which here the kernel configures: give IPv4 addresses"},
 		{"rules for proxies in TAP mode", "-direct example.com", "-direct" + noProxies},
 		{"the same for exceptions", "-direct default -via-vpn corp.example -tap vpn0", lines("-direct"+noProxies, "-via-vpn"+noProxies)},
 		{"exceptions from nothing", "-socks5 localhost:1 -via-vpn corp.example",

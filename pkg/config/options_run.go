@@ -26,7 +26,4 @@ var runOptions = []option{
 	{runMode, "capture", "", "false",
 		"let the command capture the packets of its network, as tcpdump does",
 		one(parseBool, func(d *draft) *bool { return &d.Run.Capture })},
-	{runMode, "no-ipv6", "", "false",
-		"no IPv6 for the command, though routers of the VPN offer it",
-		one(parseBool, func(d *draft) *bool { return &d.Run.NoIPv6 })},
 }

@@ -105,6 +105,41 @@ func decodeHash(s string) ([]byte, error) {
 	return base64.RawStdEncoding.Strict().DecodeString(s)
 }
 
+// parsePrefix6 takes an IPv6 address that a machine in the tunnel can have, with its
+// prefix length.
+func parsePrefix6(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Is6() {
+		return netip.Prefix{}, fmt.Errorf("%s lacks its prefix length: give %s/64, or what your network has", quote(s), addr)
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil || !usableHost6(p.Addr()) || p.Addr().IsLinkLocalUnicast() || p.Bits() == 0 {
+		return netip.Prefix{}, fmt.Errorf("%s is not an IPv6 address with its prefix length: give one like 2001:db8::5/64", quote(s))
+	}
+	return p, nil
+}
+
+// parseHostAddr6 takes an IPv6 address that a router in the tunnel can have, also one of
+// the link alone.
+func parseHostAddr6(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || !usableHost6(a) {
+		return netip.Addr{}, fmt.Errorf("%s is not an IPv6 address of a host: give one like fe80::1, without a zone", quote(s))
+	}
+	return a, nil
+}
+
+func usableHost6(a netip.Addr) bool {
+	return a.Is6() && !a.Is4In6() && a.Zone() == "" && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast()
+}
+
+// parseServer takes the address of a name server of either family.
+func parseServer(s string) (netip.Addr, error) {
+	if a, err := netip.ParseAddr(s); err == nil && usableHost6(a) {
+		return a, nil
+	}
+	return parseHostAddr(s)
+}
+
 func parsePrefix(s string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(s); err == nil {
 		return netip.Prefix{}, fmt.Errorf("%s lacks its prefix length: give %s/24, or what your network has", quote(s), addr)
@@ -114,7 +149,7 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	case err != nil:
 		return netip.Prefix{}, fmt.Errorf("%s is not an address with its prefix length: give one like 10.0.0.5/24", quote(s))
 	case !p.Addr().Is4():
-		return netip.Prefix{}, fmt.Errorf("%s is IPv6, which the tunnel does not carry yet: give an IPv4 address", quote(s))
+		return netip.Prefix{}, fmt.Errorf("%s is IPv6, for which there is -address6: give an IPv4 address", quote(s))
 	case p.Bits() == 0 || !usableHost(p.Addr(), p):
 		return netip.Prefix{}, fmt.Errorf("%s is not a host's address: give one like 10.0.0.5/24", quote(s))
 	}
@@ -128,7 +163,7 @@ func parseHostAddr(s string) (netip.Addr, error) {
 	case err != nil:
 		return netip.Addr{}, fmt.Errorf("%s is not an IP address", quote(s))
 	case !a.Is4():
-		return netip.Addr{}, fmt.Errorf("%s is IPv6, which the tunnel does not carry yet: give an IPv4 address", quote(s))
+		return netip.Addr{}, fmt.Errorf("%s is not an IPv4 address of a host: give one like 10.0.0.1", quote(s))
 	case a.IsLoopback():
 		return netip.Addr{}, fmt.Errorf("%s is this machine's own: give an address inside the VPN", quote(s))
 	case !usableHost(a, netip.PrefixFrom(a, 32)):

@@ -1,10 +1,14 @@
 package vpn
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
+	"softether-go/pkg/autoconf"
 	"softether-go/pkg/client"
 	"softether-go/pkg/dhcp"
 	"softether-go/pkg/health"
@@ -37,21 +41,36 @@ type Config struct {
 	OnState        func(client.State) // told of each new state, must not block; may be nil
 	Probe          health.Target      // whom Health asks; the zero Target is the gateway
 	Log            *slog.Logger       // nil discards
+
+	ipv6 *autoconf.Config // of a Tunnel; nil without IPv6
 }
 
 // Addressing says where addresses come from: from DHCP, unless Static is set. In bridge
 // mode (Session.Bridge) there are none.
 type Addressing struct {
 	Static   netcfg.Config
+	NoDHCP   bool       // not either, though Static is not set: IPv6 is enough
 	Hostname string     // told to the DHCP server; empty sends none
 	ClientID []byte     // for the DHCP server; empty means the MAC address
 	DNS      netcfg.DNS // in place of what Static or the lease says of either
+
+	// IPv6 says how a Tunnel gets IPv6 beside that. An End of another kind sees to it itself.
+	IPv6 IPv6
+}
+
+// IPv6 says how a Tunnel gets its IPv6 addresses: by routers' advertisements, and by
+// DHCPv6 as those say, unless Static is set. The part that we choose is opaque (RFC 7217);
+// it is the same each time if Config.MAC is given, or else for the life of the Tunnel.
+type IPv6 struct {
+	Off     bool
+	Static  netip.Prefix
+	Gateway netip.Addr // with Static: the router for everything else; may be invalid
 }
 
 // Plan says it in the terms of package client, for an End with this MAC address.
 func (a Addressing) Plan(mac net.HardwareAddr, log *slog.Logger) (ask *dhcp.Config, static netcfg.Config, adjust func(netcfg.Config) netcfg.Config) {
-	if !a.Static.IsZero() {
-		return nil, a.adjust(a.Static), nil
+	if !a.Static.IsZero() || a.NoDHCP {
+		return nil, a.adjust(a.Static), a.adjust
 	}
 	return &dhcp.Config{MAC: mac, Hostname: a.Hostname, ClientID: a.ClientID, Log: log}, netcfg.Config{}, a.adjust
 }
@@ -90,6 +109,22 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// planIPv6 says in the terms of package autoconf how a Tunnel gets IPv6. Called before a
+// MAC address is made up.
+func (c Config) planIPv6() *autoconf.Config {
+	if c.Address.IPv6.Off {
+		return nil
+	}
+	ac := &autoconf.Config{Static: c.Address.IPv6.Static, Gateway: c.Address.IPv6.Gateway, Log: c.Log}
+	if c.MAC != nil {
+		// Whoever gives an address wants to be known again, by those on the hub at least. To
+		// others an IPv6 address tells no more than that.
+		key := sha256.Sum256(fmt.Appendf(nil, "softether-go address\x00%s\x00%s\x00%s", c.Session.Hub, c.Session.User, c.MAC))
+		ac.Key = key[:]
+	}
+	return ac
+}
+
 // client returns what the client of an End with this MAC address is made from.
 func (c Config) client(mac net.HardwareAddr) client.Config {
 	cc := client.Config{
@@ -98,6 +133,7 @@ func (c Config) client(mac net.HardwareAddr) client.Config {
 	}
 	if !c.Session.Bridge && !c.Session.Monitor {
 		cc.DHCP, cc.Static, cc.Adjust = c.Address.Plan(mac, c.Log)
+		cc.IPv6 = c.ipv6
 	}
 	return cc
 }

@@ -40,7 +40,11 @@ func (e *stackEnd) HasQueue() {}
 // Open makes a Tunnel that Run brings to life, for who wants to open listeners first.
 // The caller closes it after Run has returned.
 func Open(cfg Config) (*Tunnel, error) {
+	ipv6 := cfg.planIPv6()
 	cfg = cfg.withDefaults()
+	if cfg.ipv6 = ipv6; ipv6 != nil {
+		ipv6.MAC, ipv6.Log = cfg.MAC, cfg.Log
+	}
 	stack, err := netstack.New(netstack.Config{MAC: cfg.MAC, Log: cfg.Log, Way: cfg.Way})
 	if err != nil {
 		return nil, err
