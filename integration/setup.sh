@@ -13,6 +13,7 @@ ip iproute2
 ping iputils-ping
 setpriv util-linux
 dnsmasq dnsmasq-base
+/usr/sbin/radvd radvd
 dhcpd isc-dhcp-server
 udhcpc udhcpc
 curl curl

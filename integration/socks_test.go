@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strconv"
 	"testing"
 	"time"
@@ -36,37 +37,41 @@ func (w *world) socksDial(ctx context.Context, target string) (net.Conn, error) 
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err := socksConnect(conn, target); err != nil {
+	if _, err := socksConnect(conn, target); err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return conn, nil
 }
 
-func socksConnect(conn net.Conn, target string) error {
+// socksConnect asks for a connection and returns where from it is, as the proxy says.
+func socksConnect(conn net.Conn, target string) (bound netip.AddrPort, err error) {
 	host, portText, err := net.SplitHostPort(target)
 	if err != nil {
-		return err
+		return bound, err
 	}
 	port, err := strconv.ParseUint(portText, 10, 16)
 	if err != nil {
-		return err
+		return bound, err
 	}
 	request := append([]byte{5, 1, 0 /* no authentication */, 5, 1 /* connect */, 0, 3 /* by name */, byte(len(host))}, host...)
 	request = binary.BigEndian.AppendUint16(request, uint16(port))
 	if _, err := conn.Write(request); err != nil {
-		return err
+		return bound, err
 	}
 	answer := make([]byte, 2+4)
 	if _, err := io.ReadFull(conn, answer); err != nil {
-		return err
+		return bound, err
 	}
 	if code := socksReply(answer[3]); code != socksSucceeded {
-		return code
+		return bound, code
 	}
-	rest := map[byte]int{1: net.IPv4len, 4: net.IPv6len}[answer[5]] + 2
-	_, err = io.CopyN(io.Discard, conn, int64(rest))
-	return err
+	rest := make([]byte, map[byte]int{1: net.IPv4len, 4: net.IPv6len}[answer[5]]+2)
+	if _, err := io.ReadFull(conn, rest); err != nil {
+		return bound, err
+	}
+	addr, _ := netip.AddrFromSlice(rest[:len(rest)-2])
+	return netip.AddrPortFrom(addr, binary.BigEndian.Uint16(rest[len(rest)-2:])), nil
 }
 
 // An innerConn is a connection through the tunnel to the site's echo service.
