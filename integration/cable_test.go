@@ -41,14 +41,15 @@ func (p *path) Cut(on bool)           { p.cut.Store(on) }
 // Rebind has the NAT give the client's UDP ports other ones.
 func (c *cable) Rebind() { c.port.Add(1000) }
 
-// newCable joins two namespaces by interfaces named eth0 on both sides.
+// newCable joins two namespaces by interfaces named eth0 on both sides. The first is the
+// client's.
 func newCable(a, b *netns, addressA, addressB string) *cable {
 	a.t.Helper()
 	c := &cable{t: a.t}
 	tapA, tapB := c.tap(a, addressA), c.tap(b, addressB)
 	var g sync.WaitGroup
-	g.Go(func() { c.carry(tapA, tapB, false) })
-	g.Go(func() { c.carry(tapB, tapA, true) })
+	g.Go(func() { c.carry(tapA, tapB, true) })
+	g.Go(func() { c.carry(tapB, tapA, false) })
 	a.t.Cleanup(func() {
 		tapA.Close()
 		tapB.Close()
