@@ -6,26 +6,12 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
-
-// blockTCP lets no TCP out of the client's namespace, and counts what it drops.
-const blockTCP = `
-table inet blocked {
-	counter dropped {}
-	chain out {
-		type filter hook output priority 0
-		oifname "eth0" meta l4proto tcp counter name dropped drop
-	}
-}
-`
 
 // rudpPort finds the server's R-UDP port as its administrator would: of the UDP ports of
 // the server those that are no TCP port of it, and of these the one that answers.
@@ -63,146 +49,15 @@ func (w *world) answersRUDP(port string) bool {
 	return err == nil && n > len(opening)
 }
 
-// A udpbox relays datagrams to a port of the server, and can go wrong.
-type udpbox struct {
-	front   net.PacketConn
-	to      net.Addr
-	newUp   func() net.PacketConn
-	lost    atomic.Int64
-	dropped atomic.Int64 // of clients that are cut off
-	swaps   atomic.Int64
-
-	mu    sync.Mutex // guards the fields below
-	lose  float64
-	flows map[string]*udpFlow
-	cut   map[string]bool
-	g     sync.WaitGroup
-}
-
-type udpFlow struct {
-	client net.Addr
-	up     net.PacketConn
-}
-
-const udpboxPort = "10444"
-
-func (w *world) startUDPBox(port string, lose float64) *udpbox {
-	w.t.Helper()
-	to, err := net.ResolveUDPAddr("udp", "127.0.0.1:"+port)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	b := &udpbox{
-		front: w.srv.ns.ListenPacket("0.0.0.0:" + udpboxPort), to: to, lose: lose,
-		newUp: func() net.PacketConn { return w.srv.ns.ListenPacket("127.0.0.1:0") },
-		flows: map[string]*udpFlow{}, cut: map[string]bool{},
-	}
-	b.g.Go(b.serve)
-	w.t.Cleanup(func() {
-		b.front.Close()
-		b.mu.Lock()
-		for _, f := range b.flows {
-			f.up.Close()
-		}
-		b.mu.Unlock()
-		b.g.Wait()
-	})
-	return b
-}
-
-func (b *udpbox) serve() {
-	p := make([]byte, 4096)
-	for {
-		n, from, err := b.front.ReadFrom(p)
-		if err != nil {
-			return
-		}
-		if f := b.flow(from); f != nil && !b.loses() {
-			f.up.WriteTo(p[:n], b.to)
-		}
-	}
-}
-
-func (b *udpbox) loses() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if mathrand.Float64() >= b.lose {
-		return false
-	}
-	b.lost.Add(1)
-	return true
-}
-
-// flow returns the way to the server for a client, nil if it is cut off.
-func (b *udpbox) flow(client net.Addr) *udpFlow {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.cut[client.String()] {
-		b.dropped.Add(1)
-		return nil
-	}
-	f := b.flows[client.String()]
-	if f == nil {
-		f = &udpFlow{client: client, up: b.newUp()}
-		b.flows[client.String()] = f
-		b.g.Go(func() { b.back(f, f.up) })
-	}
-	return f
-}
-
-func (b *udpbox) back(f *udpFlow, up net.PacketConn) {
-	p := make([]byte, 4096)
-	for {
-		n, _, err := up.ReadFrom(p)
-		if err != nil {
-			return
-		}
-		if !b.loses() {
-			b.front.WriteTo(p[:n], f.client)
-		}
-	}
-}
-
-// Rebind gives every flow another port towards the server, as a NAT does that forgets.
-func (b *udpbox) Rebind() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, f := range b.flows {
-		f.up.Close()
-		f.up = b.newUp()
-		up := f.up
-		b.g.Go(func() { b.back(f, up) })
-		b.swaps.Add(1)
-	}
-}
-
-// CutOff lets nothing more through of the clients that there are.
-func (b *udpbox) CutOff() (n int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for name, f := range b.flows {
-		b.cut[name] = true
-		f.up.Close()
-		delete(b.flows, name)
-		n++
-	}
-	return n
-}
-
 // Proves that a client whose network lets no TCP out gets in by R-UDP, in each way that
 // the real server takes it, and what it carries is whole.
 func TestRUDPWhereTCPIsBlocked(t *testing.T) {
 	t.Parallel()
-	needTool(t, "nft", "nftables")
-	w := newWorld(t)
+	w, cable := newCabledWorld(t)
 	w.srv.Admin("VpnOverIcmpDnsEnable /ICMP:yes /DNS:yes", "Flush")
 	port := w.rudpPort()
 	t.Logf("the server's R-UDP port is %s", port)
-	cmd := w.cli.Command("nft", "-f", "-")
-	cmd.Stdin = strings.NewReader(blockTCP)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	cable.tcp.Cut(true)
 	for _, row := range []struct {
 		name     string
 		flags    flags
@@ -218,7 +73,7 @@ func TestRUDPWhereTCPIsBlocked(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := w.in(t)
-			before := w.blocked()
+			before := cable.tcp.held.Load()
 			f := usualFlags.with(flags{"log-level": "debug"}).with(row.flags)
 			c := &client{w: w}
 			if row.flags["transport"] == "icmp" { // which takes root
@@ -235,8 +90,8 @@ func TestRUDPWhereTCPIsBlocked(t *testing.T) {
 			if got := w.sessionGet(); !strings.Contains(got["Physical Underlay Protocol"], row.underlay) {
 				t.Errorf("the server says of the session %v, want %s", got, row.underlay)
 			}
-			if tcp := strings.Contains(row.flags["transport"], "auto"); tcp != (w.blocked() > before) {
-				t.Errorf("%d packets of TCP were held back, and %d before; TCP was to be tried: %v", w.blocked(), before, tcp)
+			if tcp := strings.Contains(row.flags["transport"], "auto"); tcp != (cable.tcp.held.Load() > before) {
+				t.Errorf("%d packets of TCP were held back, and %d before; TCP was to be tried: %v", cable.tcp.held.Load(), before, tcp)
 			}
 			session := w.Session()
 			c.Signal(os.Interrupt)
@@ -246,28 +101,14 @@ func TestRUDPWhereTCPIsBlocked(t *testing.T) {
 	}
 }
 
-// blocked returns how many packets of TCP were held back.
-func (w *world) blocked() int {
-	w.t.Helper()
-	out := w.cli.output("nft", "list", "counter", "inet", "blocked", "dropped")
-	m := counterPackets.FindStringSubmatch(out)
-	if m == nil {
-		w.t.Fatalf("no count in %s", out)
-	}
-	n := 0
-	for _, digit := range m[1] {
-		n = 10*n + int(digit-'0')
-	}
-	return n
-}
-
 // Proves that a session by R-UDP outlives loss, a NAT that forgets, and the end of its
 // connection, and stays the same.
 func TestRUDPOverABadNetwork(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	box := w.startUDPBox(w.rudpPort(), 0.03)
-	c := w.StartClient(usualFlags.with(flags{"transport": "rudp", "rudp-port": udpboxPort, "log-level": "debug"}))
+	w, cable := newCabledWorld(t)
+	cable.udp.Lose(0.03)
+	cable.udp.Delay(5 * time.Millisecond)
+	c := w.StartClient(usualFlags.with(flags{"transport": "rudp", "rudp-port": w.rudpPort(), "log-level": "debug"}))
 	c.WaitUp()
 	before := w.Session()
 	inner := w.dialEcho()
@@ -275,26 +116,26 @@ func TestRUDPOverABadNetwork(t *testing.T) {
 	d := w.startGated("lossy", 4<<20)
 	w.lan.site.Open(d.name)
 	d.Check(60 * time.Second)
-	if box.lost.Load() == 0 {
+	if cable.udp.lost.Load() == 0 {
 		t.Error("nothing was lost")
 	}
 
-	box.Rebind()
+	cable.Rebind()
 	inner.Check(20 * time.Second)
-	if box.swaps.Load() == 0 || strings.Contains(c.Log(), "connection lost") {
-		t.Errorf("%d flows have another port; a lost connection: %v", box.swaps.Load(), strings.Contains(c.Log(), "connection lost"))
+	if strings.Contains(c.Log(), "connection lost") {
+		t.Error("a new mapping of the NAT has cost the connection")
 	}
 
-	if n := box.CutOff(); n == 0 {
-		t.Error("there was nobody to cut off")
-	}
-	c.WaitLog("session joined again", 40*time.Second)
+	cable.udp.Cut(true)
+	c.WaitLog("connection lost", 20*time.Second)
+	cable.udp.Cut(false)
+	c.WaitLog("session joined again", 20*time.Second)
 	inner.Check(30 * time.Second)
 	if got := w.Session(); got != before {
 		t.Errorf("session %s, want %s still", got, before)
 	}
-	if box.dropped.Load() == 0 || !strings.Contains(c.Log(), "the server has been silent for 12 s") {
-		t.Errorf("%d datagrams of the old connection were dropped, and the log says:\n%s", box.dropped.Load(), c.Log())
+	if cable.udp.held.Load() == 0 || !strings.Contains(c.Log(), "the server has been silent for 12 s") {
+		t.Errorf("%d datagrams were held back, and the log says:\n%s", cable.udp.held.Load(), c.Log())
 	}
 }
 

@@ -1,0 +1,85 @@
+//go:build linux
+
+package integration
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestConnectionsMeasured shows how fast sessions of 1 to 8 TCP connections are over ways
+// of several kinds. It asserts nothing. What it has shown is told at -connections.
+//
+//	go test ./integration -run TestConnectionsMeasured -compare -v
+func TestConnectionsMeasured(t *testing.T) {
+	if !*compare {
+		t.Skip("measures for minutes and proves nothing: -compare")
+	}
+	for _, way := range []struct {
+		name  string
+		delay time.Duration // one way
+		loss  float64
+	}{
+		{"clean", 0, 0},
+		{"40 ms", 20 * time.Millisecond, 0},
+		{"40 ms, 0.1 % lost", 20 * time.Millisecond, 0.001},
+		{"40 ms, 1 % lost", 20 * time.Millisecond, 0.01},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			w, cable := newCabledWorld(t)
+			cable.tcp.Delay(way.delay)
+			for _, n := range []int{1, 2, 4, 8} {
+				w := w.in(t)
+				cable.tcp.Lose(0)
+				c := w.StartClient(usualFlags.with(flags{"connections": strconv.Itoa(n), "udp": "off"}))
+				c.WaitUp()
+				session := w.Session()
+				w.waitConnections(n)
+				cable.tcp.Lose(way.loss)
+				var row []string
+				for _, flows := range []int{1, 8} {
+					row = append(row, fmt.Sprintf("%d down %5.1f", flows, w.pull(flows)), fmt.Sprintf("%d up %5.1f", flows, w.push(flows)))
+				}
+				t.Logf("%-18s %d connections, Mbit/s by flows: %s", way.name, n, strings.Join(row, ", "))
+				cable.tcp.Lose(0)
+				c.Terminate()
+				w.srv.Disconnect(session)
+			}
+		})
+	}
+}
+
+// measureTime is how long each figure is taken over, after as much as flows take to start.
+const measureTime = 6 * time.Second
+
+// pull downloads by so many flows at once, and returns Mbit/s of all.
+func (w *world) pull(flows int) float64 {
+	return w.carryFlows(flows, "--output", "/dev/null", "--write-out", "%{size_download}", "http://"+w.siteAddress()+"/zeros/10000000000")
+}
+
+// push uploads likewise.
+func (w *world) push(flows int) float64 {
+	return w.carryFlows(flows, "--output", "/dev/null", "--write-out", "%{size_upload}", "--upload-file", "/dev/zero", "http://"+w.siteAddress()+"/sink")
+}
+
+func (w *world) carryFlows(flows int, args ...string) float64 {
+	w.t.Helper()
+	seconds := strconv.Itoa(int(measureTime / time.Second))
+	var bytes atomic.Int64
+	var g sync.WaitGroup
+	for range flows {
+		g.Go(func() {
+			cmd := w.cli.Command(append([]string{"curl", "--silent", "--proxy", w.proxy, "--max-time", seconds}, args...)...)
+			out, _ := cmd.Output() // it always runs out of time
+			n, _ := strconv.ParseInt(string(out), 10, 64)
+			bytes.Add(n)
+		})
+	}
+	g.Wait()
+	return float64(bytes.Load()) * 8 / 1e6 / measureTime.Seconds()
+}
