@@ -23,6 +23,10 @@ type cable struct {
 	tcp  path
 	udp  path
 	port atomic.Uint32 // what is added to the client's UDP ports beyond the NAT; 0 means no NAT
+
+	translated atomic.Int64 // packets
+	catch      atomic.Bool  // the next long datagram to the client
+	caught     atomic.Pointer[[]byte]
 }
 
 // A path is what a cable does to one protocol.
@@ -130,6 +134,10 @@ func (c *cable) carry(from, to *os.File, outbound bool) {
 			continue
 		}
 		p.passed.Add(1)
+		if p == &c.udp && !outbound && len(f) > 14+28+12 && c.catch.CompareAndSwap(true, false) {
+			data := f[14+28:]
+			c.caught.Store(&data)
+		}
 		select {
 		case queue <- parcel{time.Now().Add(time.Duration(p.delay.Load())), f}:
 		default:
@@ -169,6 +177,7 @@ func (c *cable) translate(udp []byte, outbound bool) {
 		add = -add
 	}
 	binary.BigEndian.PutUint16(field, binary.BigEndian.Uint16(field)+add)
+	c.translated.Add(1)
 	copy(udp[6:8], []byte{0, 0}) // no checksum, which IPv4 allows
 }
 

@@ -165,6 +165,11 @@ func (n *netns) Dial(ctx context.Context, address string) (net.Conn, error) {
 	return c, err
 }
 
+// dialContext is Dial for who wants to name the network.
+func (n *netns) dialContext(ctx context.Context, _, address string) (net.Conn, error) {
+	return n.Dial(ctx, address)
+}
+
 // link joins two namespaces by a veth pair named eth0 on both sides.
 func link(a, b *netns, addressA, addressB string) {
 	a.t.Helper()
