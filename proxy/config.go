@@ -41,6 +41,9 @@ type Config struct {
 	Auth Auth        // who may use the proxy; nil means everyone
 	TLS  *tls.Config // for clients that speak TLS; nil means that nobody does
 
+	Inside   func() Inside // what /proxy.pac is made of; nil means that there is none
+	Announce Announce      // what targets of HTTP are told; zero means nothing
+
 	HandshakeTimeout time.Duration // from accept to the whole request, or for an HTTP header; zero means 10 s
 	DialTimeout      time.Duration // resolving included; zero means 30 s
 	IdleTimeout      time.Duration // of an HTTP connection between requests; zero means 2 min

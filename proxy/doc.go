@@ -84,7 +84,9 @@
 //
 // The HTTP proxy forwards end-to-end headers as they are. It removes hop-by-hop
 // ones, those that Connection lists, and every Proxy- header in both directions,
-// and adds none of Via, Forwarded, X-Forwarded-For or User-Agent. An https:// URL
+// and adds none of Via, Forwarded, X-Forwarded-For or User-Agent, unless Announce says
+// so. A GET of /proxy.pac from the proxy itself is answered, without a login, by what
+// Inside says. An https:// URL
 // in absolute form is answered 400: the proxy would have to judge the target's
 // certificate for the client, who should say CONNECT. So is an origin-form
 // request, with a hint. Proxy variables of the environment are never used. After a
@@ -98,7 +100,8 @@
 // however slowly its bytes come, and is bounded in size: about 1 KiB for SOCKS,
 // 64 KiB for HTTP. A dial has DialTimeout. A relay has no time limit while both
 // directions are open, an idle ssh session being a good one; once one has ended,
-// the other may be silent for HalfCloseTimeout. An idle HTTP connection, a
+// the other may be silent for HalfCloseTimeout; so may a client amid the body of a
+// request (HTTP: 408). An idle HTTP connection, a
 // client's or one of at most 64 to targets, is closed after IdleTimeout. A BIND has
 // BindTimeout, an association without datagrams AssociateTimeout. Its datagrams may be as
 // long as UDP's, 65507 bytes with the header; fragments (RFC 1928 section 7) are dropped.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ type HTTP struct {
 	*server
 	transports transports
 	forwarder  *httputil.ReverseProxy
+	pseudonym  string // in Via
 }
 
 const (
@@ -33,10 +35,10 @@ const (
 func NewHTTP(c Config) *HTTP { return newHTTP(newServer(c)) }
 
 func newHTTP(s *server) *HTTP {
-	h := &HTTP{server: s}
+	h := &HTTP{server: s, pseudonym: newPseudonym()}
 	h.transports = transports{create: h.newTransport, idle: h.IdleTimeout, all: make(map[User]*userTransport)}
 	h.forwarder = &httputil.ReverseProxy{
-		Rewrite:        rewrite,
+		Rewrite:        h.rewrite,
 		ModifyResponse: h.received,
 		ErrorHandler:   h.forwardFailed,
 		Transport:      &h.transports,
@@ -132,7 +134,7 @@ func (h *HTTP) newServer() *http.Server {
 func (r *run) owns(srv *http.Server) {
 	srv.BaseContext = func(net.Listener) context.Context { return r.ctx }
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		return context.WithValue(ctx, clientKey{}, &httpClient{conn: accepted(c), run: r})
+		return context.WithValue(ctx, clientKey{}, &httpClient{conn: accepted(c), run: r, tls: insideTLS(c)})
 	}
 	srv.ConnState = func(c net.Conn, state http.ConnState) {
 		if state == http.StateClosed {
@@ -149,6 +151,16 @@ func (h *HTTP) CloseIdle() { h.transports.closeIdle() }
 type httpClient struct {
 	conn net.Conn // as it was accepted
 	run  *run
+	tls  bool // HTTP is inside TLS
+}
+
+// insideTLS reports whether there is TLS in what has been put around a connection.
+func insideTLS(c net.Conn) bool {
+	if s, ok := c.(*strict); ok {
+		c = s.Conn
+	}
+	_, ok := c.(*tls.Conn)
+	return ok
 }
 
 type clientKey struct{}
@@ -162,6 +174,10 @@ func (h *HTTP) serveRequest(rw http.ResponseWriter, req *http.Request) {
 			c.run.remove(c.conn)
 		}
 	}()
+	if h.isPAC(req) {
+		h.servePAC(w, req)
+		return
+	}
 	v, ok := h.visitor(c, req)
 	if !ok {
 		w.Header().Set("Proxy-Authenticate", `Basic realm="softether-go", charset="UTF-8"`)

@@ -10,6 +10,8 @@ import (
 	"net/http/httputil"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"softether-go/pkg/relay"
 )
@@ -19,6 +21,10 @@ func (h *HTTP) serveForward(v visitor, w *response, req *http.Request) {
 	address, err := forwardTarget(req)
 	if err != nil {
 		h.fail(w, req, BadTarget, err)
+		return
+	}
+	if err := h.checkVia(req); err != nil {
+		h.fail(w, req, Loop, err)
 		return
 	}
 	ctx, leave, err := v.enter(req.Context(), func() {})
@@ -37,7 +43,37 @@ func (h *HTTP) serveForward(v visitor, w *response, req *http.Request) {
 	// rest of the request first.
 	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/1 always can
 	ctx = context.WithValue(ctx, requestKey{}, ctx)
-	h.forwarder.ServeHTTP(w, req.WithContext(ctx))
+	if req.ContentLength == 0 {
+		h.forwarder.ServeHTTP(w, req.WithContext(ctx))
+		return
+	}
+	body := &heardBody{ReadCloser: req.Body, client: http.NewResponseController(w), silence: h.HalfCloseTimeout}
+	req = req.WithContext(context.WithValue(ctx, bodyKey{}, body))
+	req.Body = body
+	h.forwarder.ServeHTTP(w, req)
+}
+
+// bodyKey finds the body of a request.
+type bodyKey struct{}
+
+// A heardBody is the body of a request whose client may be silent for a while, not for ever.
+type heardBody struct {
+	io.ReadCloser
+	client  *http.ResponseController
+	silence time.Duration
+	silent  atomic.Bool // for too long
+}
+
+func (b *heardBody) Read(p []byte) (int, error) {
+	_ = b.client.SetReadDeadline(time.Now().Add(b.silence))
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case err == io.EOF:
+		_ = b.client.SetReadDeadline(time.Time{}) // what follows is another request
+	case isTimeout(err):
+		b.silent.Store(true)
+	}
+	return n, err
 }
 
 // forwardTarget returns the address that a request is for, or why it cannot be passed on.
@@ -56,18 +92,19 @@ func forwardTarget(req *http.Request) (string, error) {
 
 // rewrite undoes what ReverseProxy does to a request on a server's behalf, and
 // takes out what was meant for the proxy.
-func rewrite(pr *httputil.ProxyRequest) {
+func (h *HTTP) rewrite(pr *httputil.ProxyRequest) {
 	in, out := pr.In, pr.Out
 	out.URL.RawQuery = in.URL.RawQuery // even if it is none we can parse
 	if len(in.Trailer) > 0 && out.Body != nil {
 		out.Body = &trailerBody{ReadCloser: out.Body, in: in, out: out}
 	}
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+	for _, name := range forwardingHeaders {
 		if v, ok := in.Header[name]; ok && !listed(in.Header["Connection"], name) {
 			out.Header[name] = v // the client's own words
 		}
 	}
 	stripProxyHeaders(out.Header)
+	h.announce(in, out.Header)
 	if in.Method == http.MethodOptions && in.URL.Path == "" && in.URL.RawQuery == "" {
 		out.URL.Path = "*" // of the server as a whole; RFC 9112 section 3.2.4
 	}
@@ -117,13 +154,20 @@ func stripProxyHeaders(head http.Header) {
 func (h *HTTP) received(res *http.Response) error {
 	h.counters.requests.Add(1)
 	stripProxyHeaders(res.Header)
+	if _, asked := res.Request.Header["Upgrade"]; asked && res.StatusCode != http.StatusSwitchingProtocols {
+		// Nobody has followed the client's stream since; see strict.
+		res.Header.Set("Connection", "close")
+	}
+	h.addVia(res.Header, res.ProtoMajor, res.ProtoMinor)
 	return nil
 }
 
 // forwardFailed answers when there is no response.
 func (h *HTTP) forwardFailed(w http.ResponseWriter, req *http.Request, err error) {
 	why := Other
-	if de, ok := errors.AsType[*dialError](err); ok {
+	if b, ok := req.Context().Value(bodyKey{}).(*heardBody); ok && b.silent.Load() {
+		why, err = Slow, fmt.Errorf("nothing more of the request has come in %v", b.silence)
+	} else if de, ok := errors.AsType[*dialError](err); ok {
 		why = de.why
 	} else if req.Context().Err() != nil {
 		why = Canceled
