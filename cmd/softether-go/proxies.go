@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"softether-go/pkg/config"
+	"softether-go/pkg/netcfg"
 	"softether-go/proxy"
 )
 
@@ -57,6 +60,7 @@ func openProxies(ctx context.Context, c config.Proxy, pc proxy.Config) (*proxies
 	if pc.Auth, err = p.openAuth(c); err != nil {
 		return nil, usageError{err}
 	}
+	pc.Announce = announcements[c.Announce]
 	if pc.TLS, err = p.openTLS(c); err != nil {
 		return nil, usageError{err}
 	}
@@ -150,4 +154,31 @@ func (p *proxies) close() {
 	for _, s := range p.servers {
 		s.ln.Close()
 	}
+}
+
+var announcements = map[config.Announce]proxy.Announce{
+	config.AnnounceNothing: proxy.AnnounceNothing, config.AnnounceHide: proxy.AnnounceHide,
+	config.AnnounceVia: proxy.AnnounceVia, config.AnnounceAll: proxy.AnnounceAll,
+}
+
+// inside is what a lease and the user's rules say is behind the tunnel. A default route says
+// nothing: then it would be everything.
+func inside(c netcfg.Config, s config.Split) (in proxy.Inside) {
+	if c.Address.IsValid() {
+		in.Networks = append(in.Networks, c.Address.Masked())
+	}
+	for _, r := range slices.Concat(c.Routes, c.IPv6.Routes) {
+		if r.Dest.Bits() > 0 && !r.Dest.Addr().IsLinkLocalUnicast() {
+			in.Networks = append(in.Networks, r.Dest)
+		}
+	}
+	in.Domains = slices.Clone(c.DNS.Search)
+	for _, v := range s.ViaVPN {
+		if p, err := netip.ParsePrefix(v.String()); err == nil {
+			in.Networks = append(in.Networks, p)
+		} else {
+			in.Domains = append(in.Domains, v.String())
+		}
+	}
+	return in
 }

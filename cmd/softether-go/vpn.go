@@ -89,7 +89,8 @@ func newProxyProgram(ctx context.Context, vc vpn.Config, cfg config.Config, log 
 	if p.proxies, err = openProxies(ctx, cfg.Proxy, proxy.Config{
 		Dialer:   splitDialer(cfg.Split, tunnel, vc.Way.Bind),
 		Listener: sockets{tunnel}, PacketListener: sockets{tunnel}, Resolver: tunnel,
-		Log: log,
+		Inside: func() proxy.Inside { return inside(tunnel.Address(), cfg.Split) },
+		Log:    log,
 	}); err != nil {
 		tunnel.Close()
 		return nil, err

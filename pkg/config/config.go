@@ -222,8 +222,9 @@ type Proxy struct {
 	HTTPS    []string
 	CertFile string // of HTTPS and Mixed; set exactly if KeyFile is
 	KeyFile  string
-	Users    string // a file of several; then there is no User
-	Open     bool   // listen beyond loopback even without authentication
+	Announce Announce // to web servers
+	Users    string   // a file of several; then there is no User
+	Open     bool     // listen beyond loopback even without authentication
 }
 
 // Split says what proxy clients reach beside the VPN.
