@@ -87,8 +87,24 @@ func buildImage(t testing.TB, ca *authority) string {
 		"bin/softether-go": client, "bin/ca-certificates.crt": ca.file} {
 		command(t, "cp", from, filepath.Join(dir, name))
 	}
-	return docker(t, "build", "--quiet", "--label", dockerLabel+"="+run.id, dir)
+	docker(t, "build", "--quiet", "--label", dockerLabel+"="+run.id, "--tag", imageTag("client"), dir)
+	return imageTag("client")
 }
+
+// openTUN is the device that makes interfaces, open to everybody as on most systems, for
+// Docker's --device.
+func openTUN(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(run.dir, "tun")
+	if _, err := os.Stat(path); err != nil {
+		command(t, "mknod", path, "c", "10", "200")
+		command(t, "chmod", "666", path)
+	}
+	return path + ":/dev/net/tun"
+}
+
+// imageTag names an image of this run.
+func imageTag(what string) string { return dockerLabel + "-" + run.id + ":" + what }
 
 // buildVisitor builds the application, for a container without any tool.
 func buildVisitor(t testing.TB) string {

@@ -16,7 +16,7 @@ var containerFlags = flags{
 }
 
 // tapOptions are what a container needs for TAP mode.
-var tapOptions = []string{"--cap-add", "NET_ADMIN", "--device", "/dev/net/tun"}
+var tapOptions = []string{"--user", "0", "--cap-add", "NET_ADMIN", "--device", "/dev/net/tun"}
 
 const sitePageURL = "http://" + siteName + "/"
 
@@ -30,6 +30,9 @@ func TestContainer(t *testing.T) {
 	t.Run("TAP for another container's network", func(t *testing.T) { proveSidecar(t, w.in(t)) })
 	t.Run("TAP without a file system", func(t *testing.T) { proveReadOnlyContainer(t, w.in(t)) })
 	t.Run("run", func(t *testing.T) { proveRunContainer(t, w.in(t)) })
+	for example, prove := range composeExamples {
+		t.Run("compose "+example, func(t *testing.T) { prove(t, w.in(t).compose(example)) })
+	}
 	t.Run("too little allowed", func(t *testing.T) { proveContainerRefuses(t, w.in(t)) })
 }
 
@@ -37,7 +40,7 @@ func TestContainer(t *testing.T) {
 // file. Another container uses it by its name.
 func proveProxyContainer(t *testing.T, w *dockerWorld) {
 	c := w.Start(w.network, containerFlags.with(flags{"socks5": ":1080", "http": ":8080", "proxy-user": "u", "proxy-pass": "secret"}),
-		"--user", "65534:65534", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+		"--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 	c.WaitLog("tunnel up", upTime)
 	if page(w.Visit(w.network, sitePageURL)) == nil {
 		t.Error("the page comes without the proxy, so nothing below means a thing")
@@ -139,8 +142,8 @@ func proveContainerRefuses(t *testing.T, w *dockerWorld) {
 		flags   flags
 		want    string
 	}{
-		"no device":               {[]string{"--cap-add", "NET_ADMIN"}, nil, "--device /dev/net/tun"},
-		"no capability":           {[]string{"--device", "/dev/net/tun"}, nil, "NET_ADMIN"},
+		"no device":               {[]string{"--user", "0", "--cap-add", "NET_ADMIN"}, nil, "--device /dev/net/tun"},
+		"no capability":           {[]string{"--user", "0", "--device", "/dev/net/tun"}, nil, "NET_ADMIN"},
 		"a read-only resolv.conf": {append(tapOptions, "--read-only"), flags{"accept-dns": "true"}, "leave out -accept-dns"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -135,6 +135,15 @@ func askHealth(ctx context.Context, args []string, t terminal) error {
 	return err
 }
 
+// pause does nothing, well.
+func pause(ctx context.Context, args []string, _ terminal) error {
+	if len(args) > 0 {
+		return usageError{errors.New("pause takes no arguments")}
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // drain has a running program say that it is not ready, and gives others time to notice
 // before it is stopped.
 func drain(ctx context.Context, args []string, t terminal) error {

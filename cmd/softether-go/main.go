@@ -60,6 +60,7 @@ func commands() []command {
 		{"proxy-user", "NAME", "print a line for -proxy-users, with the hash of a password", printUser},
 		{"health", "[ready|live|started]", "ask the program that runs here with -health, or SOFTETHER_HEALTH; exit code 1 is no", askHealth},
 		{"drain", "[-wait TIME]", "have that program say it is not ready, and wait for others to notice", drain},
+		{"pause", "", "do nothing until stopped, such as to hold a network that containers share", pause},
 		{"cleanup", "", "remove what killed instances left on this machine (routes, marks, name servers)", cleanUp},
 		{"config", "[flags]", "print the settings that the flags, environment and config file come to", printConfig},
 		{"version", "", "print the version", printVersion},
