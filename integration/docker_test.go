@@ -33,6 +33,9 @@ func TestContainer(t *testing.T) {
 	for example, prove := range composeExamples {
 		t.Run("compose "+example, func(t *testing.T) { prove(t, w.in(t).compose(example)) })
 	}
+	for _, example := range []string{"proxy", "sidecar", "tap"} {
+		t.Run("pod "+example, func(t *testing.T) { provePod(t, w.in(t), m, example) })
+	}
 	t.Run("too little allowed", func(t *testing.T) { proveContainerRefuses(t, w.in(t)) })
 }
 
