@@ -41,13 +41,13 @@ func newPacketConn(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue) (*packetConn, 
 
 // Read reads one datagram from the peer; what does not fit into b is lost.
 func (c *packetConn) Read(b []byte) (int, error) {
-	n, _, err := c.read(b)
+	n, _, err := c.read(b, true)
 	return n, c.opError("read", err)
 }
 
 // ReadFrom reads one datagram; what does not fit into b is lost.
 func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	n, from, err := c.read(b)
+	n, from, err := c.read(b, true)
 	if err != nil {
 		return 0, nil, c.opError("read", err)
 	}
@@ -56,8 +56,21 @@ func (c *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 
 // ReadFromUDPAddrPort is ReadFrom without an allocation.
 func (c *packetConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
-	n, from, err := c.read(b)
+	n, from, err := c.read(b, true)
 	if err != nil {
+		return 0, netip.AddrPort{}, c.opError("read", err)
+	}
+	return n, fromFull(from), nil
+}
+
+// ReadNowFromUDPAddrPort is ReadFromUDPAddrPort for who has something to do with what came
+// before: the error is syscall.EAGAIN where that would wait.
+func (c *packetConn) ReadNowFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+	n, from, err := c.read(b, false)
+	switch {
+	case err == syscall.EAGAIN:
+		return 0, netip.AddrPort{}, err
+	case err != nil:
 		return 0, netip.AddrPort{}, c.opError("read", err)
 	}
 	return n, fromFull(from), nil
@@ -80,7 +93,8 @@ func (c *packetConn) WaitReadable() error {
 	}
 }
 
-func (c *packetConn) read(b []byte) (int, tcpip.FullAddress, error) {
+// read reads one datagram. With wait it waits for one, without the error is EAGAIN then.
+func (c *packetConn) read(b []byte, wait bool) (int, tcpip.FullAddress, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
 	deadline := c.readBy.passed()
@@ -95,6 +109,9 @@ func (c *packetConn) read(b []byte) (int, tcpip.FullAddress, error) {
 		case nil:
 			return res.Count, res.RemoteAddr, nil
 		case *tcpip.ErrWouldBlock:
+			if !wait {
+				return 0, tcpip.FullAddress{}, syscall.EAGAIN
+			}
 			if err := c.wait(c.readable, deadline); err != nil {
 				return 0, tcpip.FullAddress{}, err
 			}

@@ -185,6 +185,32 @@ func TestWriteNowDoesNotWait(t *testing.T) {
 	}
 }
 
+// Who has something else to do is told that nothing has come.
+func TestReadNowDoesNotWait(t *testing.T) {
+	a, b := pair(t)
+	pc, err := b.ListenPacket(netip.MustParseAddrPort("0.0.0.0:7"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = pc.Close() }()
+	to := pc.(*packetConn)
+	buf := make([]byte, 100)
+	if _, _, err := to.ReadNowFromUDPAddrPort(buf); err != syscall.EAGAIN {
+		t.Fatalf("before anything: got %v, want EAGAIN", err)
+	}
+	if _, err := dial(t, a, "udp", "10.0.0.2:7").Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	_ = to.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if err := to.WaitReadable(); err != nil {
+		t.Fatal(err)
+	}
+	n, from, err := to.ReadNowFromUDPAddrPort(buf)
+	if err != nil || string(buf[:n]) != "hello" || from.Addr() != netip.MustParseAddr("10.0.0.1") {
+		t.Errorf("got %q from %v, %v", buf[:n], from, err)
+	}
+}
+
 func TestDatagramsGoNowhereElse(t *testing.T) {
 	a, _ := pair(t)
 	pc, err := a.ListenPacket(netip.MustParseAddrPort("[::]:0"))
