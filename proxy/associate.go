@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http/httputil"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -79,7 +80,11 @@ type association struct {
 	far   socket
 	names nameTable
 
-	moved atomic.Uint64 // datagrams so far, for telling when it is idle
+	moved atomic.Uint64 // grows with datagrams, for telling when it is idle
+
+	// Of inbound alone:
+	single  bool // the system does not cut rows of datagrams
+	control segmentControl
 }
 
 // A socket is what datagrams come and go by.
@@ -175,8 +180,8 @@ func (a *association) run(ctx context.Context, control net.Conn) error {
 	})
 	defer stop()
 	var directions sync.WaitGroup
-	directions.Go(func() { cancel(a.receive(a.near, 0, a.fromClient(ctx))) })
-	directions.Go(func() { cancel(a.receive(a.far, headerIPv6, a.fromPeer)) })
+	directions.Go(func() { cancel(a.receive(a.near, 0, &a.srv.buffers, a.fromClient(ctx))) })
+	directions.Go(func() { cancel(a.inbound()) })
 	cancel(a.watch(ctx, control))
 	directions.Wait()
 	a.names.lookups.Wait()
@@ -212,10 +217,24 @@ func (a *association) watch(ctx context.Context, control net.Conn) error {
 	}
 }
 
+// inbound passes on what comes from peers until there is no more, and returns why.
+func (a *association) inbound() error {
+	far, more := a.far.(nowReader)
+	near, kernel := a.near.(*net.UDPConn)
+	if !more || !kernel || !canSegment(near) {
+		return a.receive(a.far, headerIPv6, &a.srv.buffers, a.fromPeer)
+	}
+	var r row
+	return a.receive(a.far, headerIPv6, rows{}, func(b []byte, peer netip.AddrPort) {
+		r.buf = (*[rowBuffer]byte)(b[:rowBuffer])
+		a.fromPeers(far, &r, len(b)-headerIPv6, peer)
+		r.buf = nil // may be given back
+	})
+}
+
 // receive hands every datagram of a socket to take, in a buffer with as much room before
 // it. It holds the buffer only while there are some, and returns why there are no more.
-func (a *association) receive(from socket, room int, take func(b []byte, from netip.AddrPort)) error {
-	buffers := &a.srv.buffers
+func (a *association) receive(from socket, room int, buffers httputil.BufferPool, take func(b []byte, from netip.AddrPort)) error {
 	var lent []byte
 	defer func() {
 		if lent != nil {
@@ -351,23 +370,32 @@ func datagramMayGo(to netip.AddrPort) bool {
 // fromPeer passes a datagram of anybody in the tunnel on to the client, with the address
 // that it came from.
 func (a *association) fromPeer(b []byte, peer netip.AddrPort) {
+	a.toClient(b[putHeader(b, headerIPv6, peer):], len(b)-headerIPv6)
+}
+
+// toClient sends a datagram, of which size bytes are data, to the client.
+func (a *association) toClient(b []byte, size int) {
 	client := a.from.Load()
 	if client == nil {
 		a.drop(DropEarly)
 		return
 	}
-	begin := putHeader(b, headerIPv6, peer)
-	if len(b)-begin > longestNear {
+	if len(b) > longestNear {
 		a.drop(DropTooLong)
 		return
 	}
-	if _, err := a.near.WriteToUDPAddrPort(b[begin:], *client); err != nil {
+	if _, err := a.near.WriteToUDPAddrPort(b, *client); err != nil {
 		a.drop(DropUnsent)
 		return
 	}
+	a.arrived(1, size)
+}
+
+// arrived counts datagrams to the client and the bytes of their data.
+func (a *association) arrived(count, size int) {
 	a.moved.Add(1)
-	a.srv.counters.datagramsIn.Add(1)
-	a.srv.counters.inbound.Add(uint64(len(b) - headerIPv6))
+	a.srv.counters.datagramsIn.Add(uint64(count))
+	a.srv.counters.inbound.Add(uint64(size))
 }
 
 // socketOf returns a PacketConn by the methods that do not allocate, if it has them.

@@ -240,7 +240,7 @@ func TestAssociateCarriesLargestDatagrams(t *testing.T) {
 func TestAssociateNeverWaitsForTheTunnel(t *testing.T) {
 	a := newAssociated(t, Config{}, "")
 	for addr, err := range map[string]error{"192.0.2.1": syscall.EAGAIN, "192.0.2.2": opError(syscall.ENETUNREACH), "192.0.2.3": opError(syscall.EMSGSIZE)} {
-		a.far.refuse[netip.MustParseAddr(addr)] = err
+		a.far.change(func() { a.far.refuse[netip.MustParseAddr(addr)] = err })
 	}
 	for host := range 5 {
 		a.send(a.sock, "\x00\x00\x00\x01\xc0\x00\x02"+string(rune(host))+"\x00\x35hello")
@@ -302,6 +302,87 @@ func TestAssociateIsRefused(t *testing.T) {
 		send(t, c, hello+associate)
 		expect(t, c, helloReply+failure(3))
 	})
+}
+
+// nowSocket is a memSocket that can say that there is no more.
+type nowSocket struct{ *memSocket }
+
+func (s nowSocket) ReadNowFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.inbox) == 0 {
+		return 0, netip.AddrPort{}, syscall.EAGAIN
+	}
+	p := s.inbox[0]
+	s.inbox = s.inbox[1:]
+	return copy(b, p.data), p.peer, nil
+}
+
+// Whatever comes in a row arrives as it came: each datagram by itself, whole, in order and
+// by its peer's address.
+func TestAssociateKeepsDatagramsApartInRows(t *testing.T) {
+	peer4, other4, peer6 := "192.0.2.1:53", "198.51.100.7:53", "[2001:db8::1]:53"
+	head := map[string]string{peer4: to4, other4: "\x00\x00\x00\x01\xc6\x33\x64\x07\x00\x35", peer6: to6}
+	text := func(n, size int) string {
+		s := fmt.Sprintf("%d ", n) + strings.Repeat("0123456789", size/10+1)
+		return s[:size]
+	}
+	tests := map[string][]struct {
+		peer string
+		size int
+	}{
+		"equal":                {{peer4, 1200}, {peer4, 1200}, {peer4, 1200}},
+		"the last is shorter":  {{peer4, 1200}, {peer4, 1200}, {peer4, 7}},
+		"a shorter in between": {{peer4, 1200}, {peer4, 7}, {peer4, 1200}, {peer4, 1200}, {peer4, 1201}, {peer4, 1200}},
+		"longer and longer":    {{peer4, 1}, {peer4, 10}, {peer4, 100}, {peer4, 1000}, {peer4, 10_000}, {peer4, 60_000}},
+		"several peers":        {{peer4, 100}, {other4, 100}, {peer4, 100}, {other4, 50}},
+		"two families":         {{peer4, 100}, {peer6, 100}, {peer6, 100}, {peer4, 100}, {peer4, 112}, {peer6, 100}},
+		"empty":                {{peer4, 0}, {peer4, 0}, {peer4, 1}, {peer4, 0}},
+		"too long":             {{peer4, 100}, {peer4, 65507}, {peer4, 100}, {peer4, 100}},
+		"no room for two":      {{peer4, 40_000}, {peer4, 40_000}, {peer4, 40_000}},
+	}
+	many := tests["equal"][:0:0]
+	for len(many) < 3*maxSegments+5 { // small, for all to fit into the client's buffer
+		many = append(many, struct {
+			peer string
+			size int
+		}{peer4, 100})
+	}
+	tests["more than fit into a row"] = many
+	for name, datagrams := range tests {
+		t.Run(name, func(t *testing.T) {
+			a := newAssociated(t, Config{}, "")
+			a.sock.SetReadBuffer(4 << 20)
+			near, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.relay = near.LocalAddr().(*net.UDPAddr)
+			client := a.sock.LocalAddr().(*net.UDPAddr).AddrPort()
+			far := nowSocket{newMemSocket("10.0.0.5:1")}
+			as := &association{srv: newServer(Config{Dialer: newNever()}), near: near, far: far}
+			as.from.Store(&client)
+			want := uint64(0)
+			for i, d := range datagrams {
+				far.inbox = append(far.inbox, packet{mustAddrPort(d.peer), text(i, d.size)})
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- as.inbound() }()
+			for i, d := range datagrams {
+				if d.size+headerIPv4 > longestNear {
+					continue
+				}
+				want++
+				a.expect(head[d.peer] + text(i, d.size))
+			}
+			far.Close()
+			<-ended
+			near.Close()
+			if got := as.srv.Stats(); got.InboundDatagrams != want || got.Dropped[DropTooLong] != uint64(len(datagrams))-want || as.single {
+				t.Errorf("counted %d datagrams, dropped %v, cutting given up %v; want %d", got.InboundDatagrams, got.Dropped, as.single, want)
+			}
+		})
+	}
 }
 
 // between is an association in memory, for virtual time.
@@ -529,5 +610,13 @@ func TestAssociateAllocatesNothing(t *testing.T) {
 	buf := make([]byte, headerIPv6+1200)
 	if n := testing.AllocsPerRun(100, func() { as.fromPeer(buf, peer) }); n != 0 {
 		t.Errorf("to the client: got %v allocations, want 0", n)
+	}
+	row := row{buf: new([rowBuffer]byte)}
+	if n := testing.AllocsPerRun(100, func() {
+		row.start(1200, peer)
+		row.add(1200, peer)
+		as.sendRow(&row)
+	}); n != 0 {
+		t.Errorf("to the client in a row: got %v allocations, want 0", n)
 	}
 }
