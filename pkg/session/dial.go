@@ -223,7 +223,7 @@ func (d *dialer) attempt(ctx context.Context) (*Session, error) {
 	if way != nil {
 		s.way = &udpWay{Path: way, s: s}
 	}
-	if d.UDP.Policy != UDPOff && d.Direct {
+	if d.UDP.Policy != UDPOff && d.byTCP() {
 		s.chooser = newUDPChooser(s)
 	}
 	return s, nil

@@ -75,22 +75,15 @@ type udpOffer struct {
 // is to be none, or there can be none: then it is for Require to complain.
 func (d *dialer) offerUDP(ctx context.Context) (*udpOffer, error) {
 	u := d.UDP
+	switch {
+	case u.Policy == UDPOff, u.Policy == UDPAuto && !u.History.wants():
+		return nil, nil
+	case !d.byTCP() && u.Policy == UDPRequire:
+		return nil, final{errors.New("UDP acceleration goes beside a direct TCP connection alone; use -udp auto or off, or neither proxy nor -transport")}
+	case !d.byTCP():
+		return nil, nil
+	}
 	server := remoteAddr(d.raw)
-	if u.Policy == UDPOff || u.Policy == UDPAuto && !u.History.wants() || !server.IsValid() {
-		return nil, nil
-	}
-	if _, rudp := d.raw.(FrameConn); rudp {
-		if u.Policy == UDPRequire {
-			return nil, final{errors.New("UDP acceleration is for sessions over TCP, and R-UDP has its own; use -udp auto or off")}
-		}
-		return nil, nil
-	}
-	if !d.Direct {
-		if u.Policy == UDPRequire {
-			return nil, final{errors.New("UDP acceleration does not go through a proxy; use -udp auto or off, or no proxy")}
-		}
-		return nil, nil
-	}
 	conn, err := u.Listen(ctx, server, u.Port)
 	if err != nil && u.Policy == UDPRequire {
 		return nil, fmt.Errorf("open a UDP socket: %w", err)
@@ -105,6 +98,12 @@ func (d *dialer) offerUDP(ctx context.Context) (*udpOffer, error) {
 		MaxVersion: int(u.MaxVersion), Local: localAddr(d.raw), Port: portOf(conn.LocalAddr()),
 		Key: keys[:udpaccel.KeyLenV1], KeyV2: keys[udpaccel.KeyLenV1:],
 	}}, nil
+}
+
+// byTCP reports whether the connection goes to the server itself, by TCP.
+func (d *dialer) byTCP() bool {
+	_, tcp := d.raw.RemoteAddr().(*net.TCPAddr)
+	return d.Direct && tcp
 }
 
 func (o *udpOffer) close() {

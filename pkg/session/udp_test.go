@@ -116,7 +116,7 @@ func TestUDPThatCannotBeHad(t *testing.T) {
 		want   string
 	}{
 		{"the server grants none", hub.Config{}, func(*Config) {}, "the server grants none: an administrator may have turned it off there; use -udp auto or off"},
-		{"there is a proxy", hub.Config{UDP: true}, func(c *Config) { c.Direct = false }, "does not go through a proxy; use -udp auto or off, or no proxy"},
+		{"there is a proxy", hub.Config{UDP: true}, func(c *Config) { c.Direct = false }, "goes beside a direct TCP connection alone; use -udp auto or off"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			_, _, cfg := udpHub(t, row.hub)
