@@ -34,6 +34,12 @@ tnftp tnftp
 /usr/lib/python3/dist-packages/socks.py python3-socks
 /usr/sbin/freeradius freeradius
 softhsm2-util softhsm2
+/usr/sbin/sshd openssh-server
+ssh openssh-client
+git git
+dig bind9-dnsutils
+iperf3 iperf3
+/usr/sbin/nginx nginx-light
 '
 
 # Packages that tests unpack for themselves, as installing them takes over the

@@ -1,0 +1,441 @@
+//go:build linux
+
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	longText = 6 // strings of 200 characters: an answer that no datagram of 512 bytes holds
+
+	farHost    = "10.202.0.2" // behind the LAN's router
+	farRouter  = "10.202.0.1"
+	narrowMTU  = 1300 // of the link there, as the router has it
+	closedPort = "4444"
+)
+
+// dnsRecords are what only name servers of the VPN know, of types that a resolver of
+// addresses has no idea of.
+func dnsRecords() []string {
+	long := "--txt-record=long.corp"
+	for i := range longText {
+		long += "," + strings.Repeat(string(rune('a'+i)), 200)
+	}
+	return []string{"--txt-record=note.corp,hello", "--srv-host=_ldap._tcp.corp,files.corp,389,1,2", "--mx-host=corp,files.corp,5", long}
+}
+
+// address returns the client's address in the VPN.
+func (c *client) address() string {
+	c.t.Helper()
+	m := regexp.MustCompile(`10\.200\.0\.(?:[5-9]\d|1[0-4]\d|150)\b`).FindAllString(c.Log(), -1)
+	if len(m) == 0 {
+		c.t.Fatalf("no address in the log:\n%s", c.Log())
+	}
+	return m[len(m)-1]
+}
+
+// run runs a program to its end in the namespace, and returns its output and exit code.
+func (n *netns) run(t testing.TB, input string, argv ...string) (out, errs string, code int) {
+	t.Helper()
+	cmd := n.Command(append([]string{"timeout", "60"}, argv...)...)
+	cmd.Env = append(cmd.Env, "SOFTETHER_PASS="+userPassword, "HOME="+t.TempDir())
+	cmd.Stdin = strings.NewReader(input)
+	var o, e strings.Builder
+	cmd.Stdout, cmd.Stderr = &o, &e
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		t.Fatalf("%s: %v", argv[0], err)
+	}
+	return o.String(), e.String(), cmd.ProcessState.ExitCode()
+}
+
+// nginx serves on the client's machine, and tells its clients who the PROXY protocol says
+// that they are.
+func (w *world) nginx(port string) {
+	w.t.Helper()
+	const program = "/usr/sbin/nginx"
+	needTool(w.t, program, "nginx-light")
+	dir := w.t.TempDir()
+	conf := filepath.Join(dir, "nginx.conf")
+	text := fmt.Sprintf(`daemon off; master_process off; user root; pid %[1]s/pid; error_log stderr;
+events {}
+http {
+	access_log off;
+	client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
+	server {
+		listen 127.0.0.1:%[2]s proxy_protocol;
+		location / { return 200 "$proxy_protocol_addr to $proxy_protocol_server_addr:$proxy_protocol_server_port\n"; }
+	}
+}
+`, dir, port)
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+	p := start(w.t, "nginx", w.cli.Command(program, "-c", conf))
+	eventually(w.t, 10*time.Second, "nginx listens", func() error {
+		if !p.Running() {
+			w.t.Fatalf("nginx has ended:\n%s", p.Log())
+		}
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
+		defer cancel()
+		c, err := w.cli.Dial(ctx, "127.0.0.1:"+port)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+}
+
+// iperf measures for a second by iperf3 and fails the test if next to nothing came.
+func iperf(t *testing.T, from *netns, host, port string, args ...string) {
+	t.Helper()
+	out, errs, code := from.run(t, "", append([]string{"iperf3", "-J", "-t", "1", "-c", host, "-p", port}, args...)...)
+	var r struct {
+		End struct {
+			Sum struct {
+				Bytes   int64   `json:"bytes"`
+				Lost    float64 `json:"lost_percent"`
+				Packets int     `json:"packets"`
+			} `json:"sum"`
+			Received struct {
+				Bytes int64 `json:"bytes"`
+			} `json:"sum_received"`
+		} `json:"end"`
+		Error string `json:"error"`
+	}
+	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 || r.Error != "" {
+		t.Errorf("iperf3 %v: exit %d, %v %s %s\n%s", args, code, err, r.Error, errs, out)
+		return
+	}
+	got := max(r.End.Received.Bytes, r.End.Sum.Bytes)
+	t.Logf("%v: %d bytes, %d datagrams, %.1f %% lost", args, got, r.End.Sum.Packets, r.End.Sum.Lost)
+	if got < 100_000 || r.End.Sum.Lost > 20 {
+		t.Errorf("iperf3 %v: %d bytes came, and %.1f %% of datagrams were lost", args, got, r.End.Sum.Lost)
+	}
+}
+
+// ncatUDP has a datagram echoed by the VPN through -L. There is no end to be passed on, so
+// ncat's input stays open for a while.
+func (w *world) ncatUDP(t *testing.T) {
+	t.Helper()
+	out, errs, _ := w.cli.run(t, "", "sh", "-c", "{ echo datagram; sleep 1; } | ncat -u 127.0.0.1 7000")
+	if out != "datagram\n" {
+		t.Errorf("over UDP: got %q, %s", out, errs)
+	}
+}
+
+// Ports into the VPN and out of it, with stock programs at both ends, and all of them
+// again when the server has been restarted.
+func TestForwards(t *testing.T) {
+	t.Parallel()
+	for program, pkg := range map[string]string{"iperf3": "iperf3", "dig": "bind9-dnsutils", "curl": "curl", "ncat": "ncat"} {
+		needTool(t, program, pkg)
+	}
+	w := newWorldWithoutDHCP(t)
+	w.lan.Dnsmasq(usualLease, dnsRecords()...)
+	w.nginx("8002")
+	for ns, port := range map[*netns]string{w.lan.ns: "5201", w.cli: "5202"} {
+		p := start(t, "iperf3", ns.Command("iperf3", "--forceflush", "-s", "-p", port))
+		p.WaitLog("Server listening", 10*time.Second)
+	}
+	home := w.cli.Listen("127.0.0.1:8003")
+	go echo(home)
+	go echoDatagrams(w.lan.ns.ListenPacket("0.0.0.0:" + echoPort))
+
+	dir := filepath.Join(run.dir, w.cli.name+"-sockets")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.Chown(dir, 65534, 65534)); err != nil { // for the client, who is nobody
+		t.Fatal(err)
+	}
+	sock := filepath.Join(dir, "web.sock")
+	c := w.StartClient(usualFlags.with(flags{
+		"L": strings.Join([]string{"8000:" + siteName + ":80", sock + ":" + siteName + ":80", "7000:" + lanGateway + ":" + echoPort,
+			"udp/7000:" + lanGateway + ":" + echoPort, "5201:" + lanGateway + ":5201", "udp/5201:" + lanGateway + ":5201"}, ","),
+		"R":          "proxyv2/8002:127.0.0.1:8002,8003:127.0.0.1:8003,5202:localhost:5202,udp/5202:localhost:5202",
+		"dns-listen": "5300",
+	}))
+	c.WaitUp()
+	ours := c.address()
+
+	t.Run("curl by -L, over TCP and a Unix socket", func(t *testing.T) {
+		w := w.in(t)
+		for _, args := range [][]string{{"http://127.0.0.1:8000/"}, {"--unix-socket", sock, "http://x/"}} {
+			if page, err := w.Curl(args...); err != nil || page != sitePage {
+				t.Errorf("%v: %q, %v", args, page, err)
+			}
+		}
+		const size = 8 << 20
+		got, err := w.Curl("--output", "-", fmt.Sprintf("http://127.0.0.1:8000/stream/forward/%d", size))
+		if err != nil || sumOfString(got) != sumOf("forward", size) {
+			t.Errorf("8 MB: %d bytes, %v, or other ones", len(got), err)
+		}
+	})
+	t.Run("nobody else reaches -L", func(t *testing.T) {
+		if _, err := w.srv.ns.Dial(t.Context(), clientAddress+":8000"); err == nil {
+			t.Error("the port is open to other machines")
+		}
+	})
+	t.Run("ncat says all and then hears all", func(t *testing.T) {
+		if out, errs, _ := w.cli.run(t, "to be echoed\n", "ncat", "127.0.0.1", "7000"); out != "to be echoed\n" {
+			t.Errorf("got %q, %s", out, errs)
+		}
+		w.ncatUDP(t)
+	})
+	t.Run("nginx hears by -R who its client is", func(t *testing.T) {
+		out, errs, code := w.lan.ns.run(t, "", "curl", "--silent", "--show-error", "http://"+ours+":8002/")
+		if want := lanGateway + " to " + ours + ":8002\n"; out != want || code != 0 {
+			t.Errorf("got %q, %s; want %q", out, errs, want)
+		}
+	})
+	t.Run("iperf3", func(t *testing.T) {
+		iperf(t, w.cli, "127.0.0.1", "5201")
+		iperf(t, w.cli, "127.0.0.1", "5201", "-u", "-b", "10M", "-l", "1200")
+		iperf(t, w.lan.ns, ours, "5202")
+		iperf(t, w.lan.ns, ours, "5202", "-u", "-b", "10M", "-l", "1200", "-R")
+	})
+	t.Run("dig asks what it likes", func(t *testing.T) {
+		for _, row := range []struct {
+			args, want string
+		}{
+			{"files.corp A +short", lanGateway},
+			{"files.corp A +tcp +short", lanGateway},
+			{"note.corp TXT +short", `"hello"`},
+			{"_ldap._tcp.corp SRV +short", "1 2 389 files.corp."},
+			{"corp MX +short +noedns", "5 files.corp."},
+			{"-x 10.200.0.1 +short", "files.corp."},
+			{"long.corp TXT +noedns", "(TCP)"}, // cut over UDP, and asked again
+			{"nobody.corp A", "status: NXDOMAIN"},
+			{"corp AXFR", "failed"},
+			{"corp NS +opcode=STATUS", "status: NOTIMP"},
+		} {
+			argv := append([]string{"dig", "@127.0.0.1", "-p", "5300", "+tries=1", "+timeout=10"}, strings.Fields(row.args)...)
+			if out, errs, _ := w.cli.run(t, "", argv...); !strings.Contains(out, row.want) {
+				t.Errorf("dig %s: got %s%s, want %q", row.args, out, errs, row.want)
+			}
+		}
+	})
+
+	inner, err := w.cli.Dial(t.Context(), "127.0.0.1:7000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inner.Close()
+	through := &innerConn{t: t, Conn: inner}
+	through.Check(10 * time.Second)
+	outer, err := w.lan.ns.Dial(t.Context(), ours+":8003")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer outer.Close()
+	back := &innerConn{t: t, Conn: outer}
+	back.Check(10 * time.Second)
+	seen := len(c.Log())
+	w.srv.Kill()
+	w.srv.Start()
+	w.lan.Attach()
+	c.WaitLogAfter(seen, "tunnel up", recoverTime)
+	through.Check(recoverTime)
+	back.Check(recoverTime)
+	t.Run("all again after a restart of the server", func(t *testing.T) {
+		w := w.in(t)
+		if page, err := w.Curl("http://127.0.0.1:8000/"); err != nil || page != sitePage {
+			t.Errorf("-L: %q, %v", page, err)
+		}
+		ours := c.address()
+		if out, errs, _ := w.lan.ns.run(t, "", "curl", "--silent", "--show-error", "http://"+ours+":8002/"); !strings.HasPrefix(out, lanGateway+" to ") {
+			t.Errorf("-R: %q, %s", out, errs)
+		}
+		if out, _, _ := w.cli.run(t, "", "dig", "@127.0.0.1", "-p", "5300", "files.corp", "+short"); out != lanGateway+"\n" {
+			t.Errorf("-dns-listen: %q", out)
+		}
+		w.ncatUDP(t)
+	})
+	c.Terminate()
+	if _, err := os.Stat(sock); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the Unix socket is left behind: %v", err)
+	}
+}
+
+// tool runs a command of ours that uses the VPN itself, and returns its output and code.
+func (w *world) tool(t testing.TB, input, command string, args ...string) (out, errs string, code int) {
+	t.Helper()
+	cmd := w.clientCommand(append(append([]string{command}, w.toolFlags()...), args...)...)
+	cmd.Env = append(cmd.Env, "SOFTETHER_PASS="+userPassword)
+	cmd.Stdin = strings.NewReader(input)
+	var o, e strings.Builder
+	cmd.Stdout, cmd.Stderr = &o, &e
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		t.Fatalf("%s: %v", command, err)
+	}
+	return o.String(), e.String(), cmd.ProcessState.ExitCode()
+}
+
+func (*world) toolFlags() []string {
+	return []string{"-host", serverAddress, "-hub", hubName, "-user", userName, "-insecure", "-log-level", "error"}
+}
+
+// sshd serves in the LAN, and returns a config file for ssh that gets there by nc.
+func (w *world) sshd() (config string) {
+	w.t.Helper()
+	const program = "/usr/sbin/sshd"
+	needTool(w.t, program, "openssh-server")
+	needTool(w.t, "ssh", "openssh-client")
+	path, err := buildClient()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	dir := w.t.TempDir()
+	file := func(name, text string) string {
+		f := filepath.Join(dir, name)
+		if err := os.WriteFile(f, []byte(text), 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+		return f
+	}
+	for _, key := range []string{"host", "user"} {
+		command(w.t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, key))
+	}
+	public, err := os.ReadFile(filepath.Join(dir, "user.pub"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	keys := file("authorized_keys", string(public))
+	if err := os.MkdirAll("/run/sshd", 0o755); err != nil { // which sshd wants to be chrooted to
+		w.t.Fatal(err)
+	}
+	conf := file("sshd_config", fmt.Sprintf("ListenAddress %s:22\nHostKey %s/host\nAuthorizedKeysFile %s\nStrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\n",
+		lanGateway, dir, keys))
+	p := start(w.t, "sshd", w.lan.ns.Command(program, "-D", "-e", "-f", conf))
+	p.WaitLog("Server listening", 10*time.Second)
+	return file("ssh_config", fmt.Sprintf("Host *\n\tUser root\n\tIdentityFile %s/user\n\tUserKnownHostsFile %s/known\n\tStrictHostKeyChecking accept-new\n\tBatchMode yes\n"+
+		"\tProxyCommand %s nc %s %%h %%p\n", dir, dir, path, strings.Join(w.toolFlags(), " ")))
+}
+
+// far makes a host behind the LAN's router, over a link that is narrower than it says.
+func (l *lan) far() {
+	l.t.Helper()
+	needTool(l.t, "nft", "nftables")
+	far := newNetns(l.t, "far")
+	l.ns.IP("link", "add", "eth1", "mtu", fmt.Sprint(narrowMTU), "type", "veth", "peer", "name", "eth0", "netns", far.name)
+	l.ns.IP("address", "add", farRouter+"/24", "dev", "eth1")
+	l.ns.IP("link", "set", "eth1", "up")
+	far.IP("address", "add", farHost+"/24", "dev", "eth0")
+	far.IP("link", "set", "eth0", "up")
+	far.IP("route", "add", "default", "via", farRouter)
+	l.ns.Set("net/ipv4/ip_forward", "1")
+	l.ns.NFT("table ip walls { chain forward { type filter hook forward priority 0; tcp dport " + closedPort + " reject with icmp type admin-prohibited; }; }")
+	startSite(l.t, far)
+}
+
+// What the commands that use the VPN themselves are for: ssh and git by ProxyCommand, and
+// to look at a network that one is not in.
+func TestToolsOfTheVPN(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.lan.far()
+	t.Run("ssh and git by nc", func(t *testing.T) {
+		t.Parallel()
+		w := w.in(t)
+		config := w.sshd()
+		out, errs, code := w.cli.run(t, "typed\n", "ssh", "-F", config, siteName, "cat; echo there; exit 7")
+		if out != "typed\nthere\n" || code != 7 || strings.Contains(errs, "level=") {
+			t.Errorf("ssh: %q, %q, exit %d", out, errs, code)
+		}
+		needTool(t, "git", "git")
+		repo, clone := filepath.Join(t.TempDir(), "repo"), filepath.Join(t.TempDir(), "clone")
+		command(t, "git", "init", "--quiet", repo)
+		big, err := io.ReadAll(streamOf("git", 2<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(repo, "big"), big, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		command(t, "git", "-C", repo, "add", "big")
+		command(t, "git", "-C", repo, "-c", "user.name=x", "-c", "user.email=x@example.com", "commit", "--quiet", "-m", "x")
+		_, errs, code = w.cli.run(t, "", "git", "-c", "core.sshCommand=ssh -F "+config, "clone", "--quiet", "ssh://"+siteName+repo, clone)
+		got, err := os.ReadFile(filepath.Join(clone, "big"))
+		if code != 0 || err != nil || sumOfString(string(got)) != sumOf("git", 2<<20) {
+			t.Errorf("git clone: exit %d, %s, %d bytes, %v", code, errs, len(got), err)
+		}
+	})
+	t.Run("nc fails as it should", func(t *testing.T) {
+		t.Parallel()
+		for _, row := range []struct{ host, port, want string }{
+			{lanGateway, "81", "refused"},
+			{"nobody.corp", "22", "no such host"},
+			{farHost, closedPort, "permission denied"}, // by a router
+			{lanGateway[:len(lanGateway)-1] + "9", "22", "no route"},
+		} {
+			out, errs, code := w.tool(t, "", "nc", row.host, row.port)
+			if code != 1 || out != "" || !strings.Contains(errs, row.want) {
+				t.Errorf("nc %s %s: exit %d with %q and %q, want 1 with %q", row.host, row.port, code, out, errs, row.want)
+			}
+		}
+	})
+	t.Run("ping", func(t *testing.T) {
+		t.Parallel()
+		for _, row := range []struct {
+			args string
+			code int
+			want string
+		}{
+			{"-count 3 -interval 50ms files.corp", 0, `3 packets transmitted, 3 received, 0% packet loss`},
+			{"-count 1 -df -size 1472 files.corp", 0, `1480 bytes from 10\.200\.0\.1: icmp_seq=1 ttl=64 time=`},
+			{"-count 1 " + farHost, 0, `64 bytes from 10\.202\.0\.2: icmp_seq=1 ttl=63`},
+			{"-count 1 -ttl 1 " + farHost, 1, `From 10\.200\.0\.1 icmp_seq=1 Time to live exceeded`},
+			{"-count 1 -df -size 1400 " + farHost, 1, `From 10\.200\.0\.1 icmp_seq=1 Frag needed and DF set \(mtu = 1300\)`},
+			{"-count 1 10.202.0.99", 1, `From 10\.200\.0\.1 icmp_seq=1 Destination Host Unreachable`},
+		} {
+			out, errs, code := w.tool(t, "", "ping", strings.Fields(row.args)...)
+			if code != row.code || !regexp.MustCompile(row.want).MatchString(out) {
+				t.Errorf("ping %s: exit %d with %s%s, want %d with %q", row.args, code, out, errs, row.code, row.want)
+			}
+		}
+	})
+	t.Run("traceroute", func(t *testing.T) {
+		t.Parallel()
+		out, errs, code := w.tool(t, "", "traceroute", farHost)
+		want := regexp.MustCompile(`(?s)^traceroute to 10\.202\.0\.2 .*\n 1  10\.200\.0\.1 .* ms\n 2  10\.202\.0\.2 .* ms\n$`)
+		if code != 0 || !want.MatchString(out) {
+			t.Errorf("exit %d with %s%s", code, out, errs)
+		}
+	})
+	t.Run("what routers say reaches those who asked", func(t *testing.T) {
+		t.Parallel()
+		w := w.in(t)
+		c := w.StartClient(usualFlags.with(flags{"L": "8000:" + farHost + ":80"}))
+		c.WaitUp()
+		_, errs, code := w.cli.run(t, "", "curl", "--silent", "--show-error", "--proxy", "socks5://"+socksProxy, "http://"+farHost+":"+closedPort+"/")
+		if code != 97 || !strings.Contains(errs, "(2)") { // not allowed by ruleset (RFC 1928, 6)
+			t.Errorf("a router that prohibits: curl ends with %d and %s", code, errs)
+		}
+		const size = 2 << 20
+		body := filepath.Join(t.TempDir(), "body")
+		b, err := io.ReadAll(streamOf("narrow", size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(body, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		got, err := w.Curl("--max-time", "30", "--upload-file", body, "http://127.0.0.1:8000/sink")
+		if want := fmt.Sprintf("%d %s", size, sumOf("narrow", size)); err != nil || !strings.Contains(got, want) {
+			t.Errorf("an upload by a narrow path: %q, %v; want %q", got, err, want)
+		}
+		if out := w.lan.ns.output("nstat", "-asz", "IcmpOutDestUnreachs"); !regexp.MustCompile(`IcmpOutDestUnreachs +[1-9]`).MatchString(out) {
+			t.Errorf("the router has refused nothing: %s", out)
+		}
+	})
+}
