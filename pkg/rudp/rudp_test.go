@@ -586,7 +586,8 @@ func FuzzBulk(f *testing.F) {
 			k.sendHMAC.Sum(p[:0])
 			k.open(p)
 		}
-		if f, ok := k.open(bytes.Clone(k.seal(b))); !ok || !bytes.Equal(f, b) {
+		fresh, _ := newBulk(wire.BulkKeys{Send: make([]byte, size), Recv: make([]byte, size)}) // k may have heard of high numbers
+		if f, ok := fresh.open(bytes.Clone(fresh.seal(b))); !ok || !bytes.Equal(f, b) {
 			t.Errorf("a frame of %d bytes does not come back", len(b))
 		}
 	})
