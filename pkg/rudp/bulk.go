@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/crypto/chacha20poly1305"
 
+	"softether-go/pkg/rc4"
 	"softether-go/pkg/wire"
 )
 
@@ -74,9 +75,9 @@ func (k *bulk) seal(frame []byte) []byte {
 	b := append(k.out[:0], make([]byte, headLen)...)
 	b = k.appendInner(b, frame)
 	rand.Read(b[hashLen:headLen])
-	var c rc4
-	c.init(mixed(k.sendKey[:], b[hashLen:headLen]))
-	c.xor(b[headLen:])
+	var c rc4.Cipher
+	c.Init(mixed(k.sendKey[:], b[hashLen:headLen]))
+	c.XOR(b[headLen:])
 	if k.useHMAC.Load() {
 		k.sendHMAC.Reset()
 		k.sendHMAC.Write(b[hashLen:])
@@ -122,10 +123,10 @@ func (k *bulk) open(b []byte) (frame []byte, ok bool) {
 	if len(b) <= headLen || !k.verify(b) {
 		return nil, false
 	}
-	var c rc4
-	c.init(mixed(k.recvKey[:], b[hashLen:headLen]))
+	var c rc4.Cipher
+	c.Init(mixed(k.recvKey[:], b[hashLen:headLen]))
 	b = b[headLen:]
-	c.xor(b)
+	c.XOR(b)
 	return k.inner(b)
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"softether-go/pkg/leaktest"
+	"softether-go/pkg/rc4"
 	"softether-go/pkg/wire"
 )
 
@@ -578,10 +579,10 @@ func FuzzBulk(f *testing.F) {
 		}
 		k.open(bytes.Clone(b)) // as it is
 		if !second && len(b) > 0 {
-			var c rc4 // and signed, so that the parser is reached
+			var c rc4.Cipher // and signed, so that the parser is reached
 			p := append(make([]byte, headLen), b...)
-			c.init(mixed(k.sendKey[:], p[hashLen:headLen]))
-			c.xor(p[headLen:])
+			c.Init(mixed(k.sendKey[:], p[hashLen:headLen]))
+			c.XOR(p[headLen:])
 			k.sendHMAC.Write(p[hashLen:])
 			k.sendHMAC.Sum(p[:0])
 			k.open(p)

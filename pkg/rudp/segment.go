@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	mathrand "math/rand/v2"
 	"time"
+
+	"softether-go/pkg/rc4"
 )
 
 const (
@@ -104,9 +106,9 @@ func appendPadding(b []byte, n int) []byte {
 // of the datagram with the key where the signature goes, masked as the carrier wants.
 func (k *keys) seal(b []byte, mask *hash) []byte {
 	rand.Read(b[hashLen:headLen])
-	var c rc4
-	c.init(mixed(b[hashLen:headLen], k.send[:]))
-	c.xor(b[headLen:])
+	var c rc4.Cipher
+	c.Init(mixed(b[hashLen:headLen], k.send[:]))
+	c.XOR(b[headLen:])
 	copy(b, k.send[:])
 	sum := sha1.Sum(b)
 	copy(b, sum[:])
@@ -139,10 +141,10 @@ func (k *keys) open(b []byte, mask *hash) (s inbound, ok bool) {
 	if len(b) <= headLen || !signed(b, k.recv, mask) {
 		return s, false
 	}
-	var c rc4
-	c.init(mixed(b[hashLen:headLen], k.recv[:]))
+	var c rc4.Cipher
+	c.Init(mixed(b[hashLen:headLen], k.recv[:]))
 	b = b[headLen:]
-	c.xor(b)
+	c.XOR(b)
 	if b, ok = unpadded(b); !ok || len(b) < bodyLen {
 		return s, false
 	}
@@ -180,35 +182,4 @@ func unpadded(b []byte) ([]byte, bool) {
 		return nil, false
 	}
 	return b[:len(b)-n], true
-}
-
-// rc4 is the cipher of that name. That of the standard library takes an allocation for
-// each key, and here each datagram has one of its own.
-type rc4 struct {
-	s    [256]byte
-	i, j byte
-}
-
-func (c *rc4) init(key hash) {
-	for i := range c.s {
-		c.s[i] = byte(i)
-	}
-	j := byte(0)
-	for i := range c.s {
-		j += c.s[i] + key[i%len(key)]
-		c.s[i], c.s[j] = c.s[j], c.s[i]
-	}
-}
-
-func (c *rc4) xor(b []byte) {
-	i, j := c.i, c.j
-	for k := range b {
-		i++
-		x := c.s[i]
-		j += x
-		y := c.s[j]
-		c.s[i], c.s[j] = y, x
-		b[k] ^= c.s[x+y]
-	}
-	c.i, c.j = i, j
 }

@@ -9,6 +9,8 @@ import (
 	"fmt"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"softether-go/pkg/rc4"
 )
 
 // A Version is how datagrams are protected.
@@ -110,7 +112,7 @@ type sealer struct {
 	key     [KeyLenV1]byte
 	aead    cipher.AEAD
 	nonce   [ivLen]byte // random, and at its end a counter: none is used twice
-	rc4     rc4
+	rc4     rc4.Cipher
 }
 
 func newSealer(v Version, key []byte, cookie uint32) (*sealer, error) {
@@ -148,8 +150,8 @@ func (s *sealer) append(b []byte, h header, frame []byte, pad int) []byte {
 	switch s.version {
 	case V1:
 		b = append(b, zeros[:checkLen]...)
-		s.rc4.init(keyV1(&s.key, prefix))
-		s.rc4.xor(b[inner:])
+		s.rc4.Init(keyV1(&s.key, prefix))
+		s.rc4.XOR(b[inner:])
 	case V2:
 		b = s.aead.Seal(b[:inner], prefix, b[inner:], nil)
 	}
@@ -184,7 +186,7 @@ type opener struct {
 	cookie  uint32 // our own
 	key     [KeyLenV1]byte
 	aead    cipher.AEAD
-	rc4     rc4
+	rc4     rc4.Cipher
 }
 
 func newOpener(v Version, key []byte, cookie uint32) (*opener, error) {
@@ -204,8 +206,8 @@ func (o *opener) open(d []byte) (h header, frame []byte, err error) {
 	prefix, inner := d[:n], d[n:]
 	switch o.version {
 	case V1:
-		o.rc4.init(keyV1(&o.key, prefix))
-		o.rc4.xor(inner)
+		o.rc4.Init(keyV1(&o.key, prefix))
+		o.rc4.XOR(inner)
 		check := inner[len(inner)-checkLen:]
 		inner = inner[:len(inner)-checkLen]
 		if [checkLen]byte(check) != [checkLen]byte{} {
@@ -227,36 +229,4 @@ func (o *opener) open(d []byte) (h header, frame []byte, err error) {
 		return h, nil, errTruncated
 	}
 	return h, inner[headerLen : headerLen+size : headerLen+size], nil
-}
-
-// rc4 is the cipher of V1. The standard library's has to be allocated for each key,
-// which here is each datagram.
-type rc4 struct {
-	s    [256]uint32
-	i, j uint8
-}
-
-func (c *rc4) init(key [sha1.Size]byte) {
-	for i := range c.s {
-		c.s[i] = uint32(i)
-	}
-	var j uint8
-	for i := range c.s {
-		j += uint8(c.s[i]) + key[i%len(key)]
-		c.s[i], c.s[j] = c.s[j], c.s[i]
-	}
-	c.i, c.j = 0, 0
-}
-
-func (c *rc4) xor(b []byte) {
-	i, j := c.i, c.j
-	for k := range b {
-		i++
-		x := c.s[i]
-		j += uint8(x)
-		y := c.s[j]
-		c.s[i], c.s[j] = y, x
-		b[k] ^= uint8(c.s[uint8(x+y)])
-	}
-	c.i, c.j = i, j
 }

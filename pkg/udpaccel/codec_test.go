@@ -2,7 +2,6 @@ package udpaccel
 
 import (
 	"bytes"
-	stdrc4 "crypto/rc4"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -89,21 +88,6 @@ func TestKeyOfADatagram(t *testing.T) {
 	got := keyV1((*[KeyLenV1]byte)(count(0, 20)), count(0x80, 20))
 	if want := unhex(t, "78b7a27345c52824205d81049033e0c04b5455d2"); !bytes.Equal(got[:], want) {
 		t.Errorf("got %x, want %x", got, want)
-	}
-}
-
-func TestRC4IsTheStandardOne(t *testing.T) {
-	var c rc4
-	key := [20]byte(count(3, 20))
-	c.init(key)
-	got := count(0, 700)
-	c.xor(got[:1]) // in two pieces
-	c.xor(got[1:])
-	std, _ := stdrc4.NewCipher(key[:])
-	want := count(0, 700)
-	std.XORKeyStream(want, want)
-	if !bytes.Equal(got, want) {
-		t.Error("it differs from crypto/rc4")
 	}
 }
 
