@@ -23,7 +23,8 @@ import (
 type proxies struct {
 	log     *slog.Logger
 	servers []listening
-	reloads []func() error // of the files that have to do with it
+	reloads []func() error  // of the files that have to do with it
+	up      <-chan struct{} // closed when the tunnel is, for the first time; nil is from the start
 }
 
 type listening struct {
@@ -31,6 +32,7 @@ type listening struct {
 	schemes []string // as curl's -x takes them, the best first
 	ln      net.Listener
 	server  server
+	woke    bool // a client of its may have had the service manager start us: it waits for the tunnel
 }
 
 // urls lists it as curl's -x takes it.
@@ -72,7 +74,7 @@ func openProxies(ctx context.Context, c config.Proxy, pc proxy.Config) (*proxies
 				return err
 			}
 			for _, ln := range lns {
-				l := listening{name, schemes, ln, newServer()}
+				l := listening{name, schemes, ln, newServer(), strings.HasPrefix(a, "systemd:")}
 				p.servers = append(p.servers, l)
 				log.Info("proxy listens", "url", strings.Join(l.urls(), " "))
 			}
@@ -125,6 +127,13 @@ func (p *proxies) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, s := range p.servers {
 		g.Go(func() error {
+			if s.woke && p.up != nil {
+				select {
+				case <-p.up:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
 			if err := s.server.Serve(ctx, s.ln); !errors.Is(err, net.ErrClosed) {
 				return err
 			}

@@ -95,6 +95,7 @@ func newProxyProgram(ctx context.Context, vc vpn.Config, cfg config.Config, log 
 		tunnel.Close()
 		return nil, err
 	}
+	p.proxies.up = tunnel.Up()
 	if p.forwards, err = openForwards(ctx, cfg.Forwards, tunnel, log); err != nil {
 		p.proxies.close()
 		tunnel.Close()
