@@ -33,6 +33,8 @@ tnftp tnftp
 /usr/bin/python3 python3
 /usr/lib/python3/dist-packages/socks.py python3-socks
 /usr/sbin/freeradius freeradius
+systemd-analyze systemd
+strace strace
 softhsm2-util softhsm2
 /usr/sbin/sshd openssh-server
 ssh openssh-client
