@@ -3,7 +3,6 @@
 package integration
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -156,9 +155,16 @@ func (w *world) associate() (net.Conn, *net.UDPAddr) {
 // socks5 connects to the proxy and sends it a request without a login.
 func (w *world) socks5(request []byte) net.Conn {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	conn, err := w.cli.Dial(ctx, mixedProxy)
+	return w.socks5At(mixedProxy, request)
+}
+
+func (w *world) socks5At(proxy string, request []byte) net.Conn {
+	w.t.Helper()
+	var conn net.Conn
+	err := w.cli.do(func() (err error) {
+		conn, err = net.DialTimeout("tcp", proxy, 10*time.Second)
+		return err
+	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -173,14 +179,40 @@ func (w *world) socks5(request []byte) net.Conn {
 	return conn
 }
 
-// readBound reads a reply of success and returns the IPv4 address in it.
+// readBound reads a reply of success and returns the address in it.
 func readBound(t testing.TB, conn net.Conn) netip.AddrPort {
 	t.Helper()
-	b := make([]byte, 10)
-	if _, err := io.ReadFull(conn, b); err != nil || b[1] != 0 || b[3] != 1 {
-		t.Fatalf("got reply %v, %v, want success and an IPv4 address", b, err)
+	b := make([]byte, 4+4+2, 4+16+2)
+	_, err := io.ReadFull(conn, b)
+	if err == nil && b[3] == 4 {
+		b = b[:cap(b)]
+		_, err = io.ReadFull(conn, b[10:])
 	}
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:])), binary.BigEndian.Uint16(b[8:]))
+	if err != nil || b[1] != 0 {
+		t.Fatalf("got reply %v, %v, want success", b, err)
+	}
+	at, _ := socksAddress(b[3:])
+	return at
+}
+
+// socksAddress takes apart an address of SOCKS5 that is no name, and returns what follows.
+func socksAddress(b []byte) (netip.AddrPort, []byte) {
+	n := 4
+	if b[0] == 4 {
+		n = 16
+	}
+	addr, _ := netip.AddrFromSlice(b[1 : 1+n])
+	return netip.AddrPortFrom(addr, binary.BigEndian.Uint16(b[1+n:])), b[1+n+2:]
+}
+
+// datagramTo is a datagram for the relay to an address.
+func datagramTo(to netip.AddrPort, fragment byte, data string) []byte {
+	kind := byte(1)
+	if to.Addr().Is6() {
+		kind = 4
+	}
+	b := append([]byte{0, 0, fragment, kind}, to.Addr().AsSlice()...)
+	return append(binary.BigEndian.AppendUint16(b, to.Port()), data...)
 }
 
 func hostileDatagrams(t *testing.T, w *world, c *client) {
@@ -189,11 +221,7 @@ func hostileDatagrams(t *testing.T, w *world, c *client) {
 	elsewhere := w.cli.ListenPacket(clientAddress + ":0")
 	send := func(from net.PacketConn, fragment byte, to, data string) {
 		t.Helper()
-		a := netip.MustParseAddrPort(to)
-		ip := a.Addr().As4()
-		b := append([]byte{0, 0, fragment, 1}, ip[:]...)
-		b = append(binary.BigEndian.AppendUint16(b, a.Port()), data...)
-		if _, err := from.WriteTo(b, relay); err != nil {
+		if _, err := from.WriteTo(datagramTo(netip.MustParseAddrPort(to), fragment, data), relay); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -287,7 +315,7 @@ func (l *lan) dialFrom(host, to string) (conn net.Conn, err error) {
 	l.t.Helper()
 	err = l.ns.do(func() error {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(host)}, Timeout: 10 * time.Second}
-		conn, err = d.Dial("tcp4", to)
+		conn, err = d.Dial("tcp", to)
 		return err
 	})
 	if err == nil {
@@ -330,4 +358,102 @@ func (l *lan) ftp() string {
 		return err
 	})
 	return dir
+}
+
+// The same by IPv6, inside and on the way to the proxy: any peer may answer, names have
+// only such an address, and a peer connects to where it is awaited.
+func TestProxySocketsIPv6(t *testing.T) {
+	t.Parallel()
+	const own6 = "[::1]:1081" // where the client serves by IPv6
+	other6 := lanPrefix6 + ":2"
+	w := newWorld6(t)
+	w.lan.ns.IP("address", "add", other6+"/64", "dev", "br0", "nodad")
+	w.lan.Dnsmasq(usualLease, append(names6, "--enable-ra", "--dhcp-range="+lanPrefix6+":,slaac,64")...)
+	go echoDatagrams(w.lan.ns.ListenPacket("[" + lanGateway6 + "]:" + echoPort))
+	c := w.StartClient(mixedFlags.with(flags{"listen": mixedProxy + "," + own6}))
+	c.WaitUp()
+	c.Addresses6(t, lanPrefix6)
+
+	for _, proxy := range []string{mixedProxy, own6} {
+		t.Run("datagrams by "+proxy, func(t *testing.T) {
+			w := w.in(t)
+			control := w.socks5At(proxy, []byte{5, 3, 0, 1, 0, 0, 0, 0, 0, 0})
+			relay := readBound(t, control)
+			if want := netip.MustParseAddrPort(proxy).Addr(); relay.Addr() != want {
+				t.Fatalf("the relay is at %v, want it at %v, where the client connected to", relay, want)
+			}
+			sock := w.cli.ListenPacket(netip.AddrPortFrom(relay.Addr(), 0).String())
+			exchange := func(b []byte, want string) netip.AddrPort {
+				t.Helper()
+				if b != nil {
+					if _, err := sock.WriteTo(b, net.UDPAddrFromAddrPort(relay)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				buf := make([]byte, 2048)
+				sock.SetReadDeadline(time.Now().Add(10 * time.Second))
+				n, _, err := sock.ReadFrom(buf)
+				if err != nil || n < 22 {
+					t.Fatalf("got %d bytes, %v", n, err)
+				}
+				from, data := socksAddress(buf[3:n])
+				if string(data) != want {
+					t.Fatalf("got %d bytes from %v, want %d", len(data), from, len(want))
+				}
+				return from
+			}
+			service := netip.MustParseAddrPort("[" + lanGateway6 + "]:" + echoPort)
+			data := strings.Repeat("0123456789ab", 100)
+			for range 300 {
+				if from := exchange(datagramTo(service, 0, data), data); from != service {
+					t.Fatalf("answered by %v, want %v", from, service)
+				}
+			}
+			byName := append([]byte{0, 0, 0, 3, byte(len(inside6))}, inside6...)
+			byName = append(binary.BigEndian.AppendUint16(byName, service.Port()), "by name"...)
+			if from := exchange(byName, "by name"); from != service {
+				t.Errorf("answered by %v, want %v", from, service)
+			}
+			// Who was never written to, too.
+			seen := w.lan.ns.ListenPacket("[" + other6 + "]:0")
+			at := seen.LocalAddr().(*net.UDPAddr).AddrPort()
+			if _, err := sock.WriteTo(datagramTo(at, 0, "who am I?"), net.UDPAddrFromAddrPort(relay)); err != nil {
+				t.Fatal(err)
+			}
+			seen.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_, us, err := seen.ReadFrom(make([]byte, 100))
+			if err != nil {
+				t.Fatal(err)
+			}
+			stranger := w.lan.ns.ListenPacket("[" + other6 + "]:0")
+			if _, err := stranger.WriteTo([]byte("unasked"), us); err != nil {
+				t.Fatal(err)
+			}
+			if from := exchange(nil, "unasked"); from != stranger.LocalAddr().(*net.UDPAddr).AddrPort() {
+				t.Errorf("heard from %v, want %v", from, stranger.LocalAddr())
+			}
+		})
+	}
+	t.Run("BIND", func(t *testing.T) {
+		w := w.in(t)
+		peer := netip.MustParseAddr(lanGateway6)
+		conn := w.socks5(append(append([]byte{5, 2, 0, 4}, peer.AsSlice()...), 0, 21))
+		at := readBound(t, conn)
+		if !strings.HasPrefix(at.Addr().String(), strings.TrimSuffix(lanPrefix6, ":")) {
+			t.Fatalf("the peer is awaited at %v, want an address in the VPN", at)
+		}
+		server, err := w.lan.dialFrom(lanGateway6, at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if from := readBound(t, conn); from.String() != server.LocalAddr().String() {
+			t.Errorf("the peer is told as %v, want %v", from, server.LocalAddr())
+		}
+		fmt.Fprint(conn, "hello")
+		b := make([]byte, 5)
+		server.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.ReadFull(server, b); err != nil || string(b) != "hello" {
+			t.Errorf("got %q, %v", b, err)
+		}
+	})
 }
