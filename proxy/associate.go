@@ -39,6 +39,7 @@ const (
 	DropMalformed                // a header cut short, or an address of an unknown kind
 	DropDestination              // to where no datagram may go: port 0, loopback
 	DropNotPermitted             // to where the user may not reach
+	DropRate                     // beyond the rate that the user may have
 	DropUnresolved               // to a name that was not resolved
 	DropWaiting                  // too many wait for names to be resolved
 	DropFull                     // the tunnel is slower than the client sends
@@ -48,7 +49,7 @@ const (
 	numDrops
 )
 
-var drops = [numDrops]string{"foreign", "fragment", "malformed", "destination", "not-permitted", "unresolved", "waiting", "full", "too-long", "unsent", "early"}
+var drops = [numDrops]string{"foreign", "fragment", "malformed", "destination", "not-permitted", "rate", "unresolved", "waiting", "full", "too-long", "unsent", "early"}
 
 // String returns the name used in counters.
 func (d Drop) String() string { return drops[d] }
@@ -322,8 +323,13 @@ func (a *association) send(data []byte, host string, to netip.AddrPort) error {
 	if !datagramMayGo(to) {
 		return errDestination
 	}
-	if a.user != nil && a.user.Permits(host, to.Addr(), to.Port()) != nil {
-		return errRules
+	if a.user != nil {
+		if a.user.Permits(host, to.Addr(), to.Port()) != nil {
+			return errRules
+		}
+		if !a.user.MaySend(len(data)) {
+			return errRate
+		}
 	}
 	var err error
 	if far, ok := a.far.(interface {
@@ -346,6 +352,8 @@ func (a *association) count(size int, err error) {
 		a.drop(DropDestination)
 	case err == errRules:
 		a.drop(DropNotPermitted)
+	case err == errRate:
+		a.drop(DropRate)
 	case errors.Is(err, syscall.EAGAIN):
 		a.drop(DropFull)
 	case errors.Is(err, syscall.EMSGSIZE):
@@ -358,6 +366,7 @@ func (a *association) count(size int, err error) {
 var (
 	errDestination = errors.New("no datagram may go there")
 	errRules       = errors.New("the user may not send there")
+	errRate        = errors.New("the user sends too fast")
 )
 
 // datagramMayGo reports whether an address can mean a peer in the tunnel. Groups and
@@ -382,6 +391,10 @@ func (a *association) toClient(b []byte, size int) {
 	}
 	if len(b) > longestNear {
 		a.drop(DropTooLong)
+		return
+	}
+	if a.user != nil && !a.user.MayReceive(size) {
+		a.drop(DropRate)
 		return
 	}
 	if _, err := a.near.WriteToUDPAddrPort(b, *client); err != nil {

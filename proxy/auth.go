@@ -38,6 +38,12 @@ type User interface {
 	// Limit returns a connection to a target as fast as the user may be, such as c
 	// itself. It has the methods that a Dialer's connection has to have.
 	Limit(c net.Conn) net.Conn
+
+	// MaySend and MayReceive report whether datagrams of n bytes, to targets or from them,
+	// are within the rate that the user may have, and count them if so. Others are
+	// dropped: datagrams that wait are worth little.
+	MaySend(n int) bool
+	MayReceive(n int) bool
 }
 
 // maxCredential is the longest user name or password RFC 1929 can carry.
@@ -88,3 +94,5 @@ func (u anyTarget) String() string                         { return string(u) }
 func (anyTarget) Permits(string, netip.Addr, uint16) error { return nil }
 func (anyTarget) Enter(func()) (leave func(), err error)   { return func() {}, nil }
 func (anyTarget) Limit(c net.Conn) net.Conn                { return c }
+func (anyTarget) MaySend(int) bool                         { return true }
+func (anyTarget) MayReceive(int) bool                      { return true }

@@ -110,7 +110,7 @@ func (a *association) sendRow(r *row) {
 	switch {
 	case r.count == 0:
 		return
-	case r.count > 1 && !a.single:
+	case r.count > 1 && !a.single && a.user == nil: // whose rate is kept one by one
 		client := a.from.Load()
 		if client == nil {
 			break

@@ -84,6 +84,10 @@ func (u *guest) Limit(c net.Conn) net.Conn {
 	return c
 }
 
+// A guest may send and receive what is shorter than 1000 bytes.
+func (u *guest) MaySend(n int) bool    { return n < 1000 }
+func (u *guest) MayReceive(n int) bool { return n < 1000 }
+
 func (u *guest) open() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -322,5 +326,87 @@ func TestUsersDoNotShareConnections(t *testing.T) {
 	}
 	if seen["alice"] == seen["bob"] {
 		t.Error("two users share a connection to a target")
+	}
+}
+
+// A user's rules and limits are those of datagrams and of BIND too, and they end with the
+// user.
+func TestUsersOfSocketsAreHeldToTheirRules(t *testing.T) {
+	const login = helloAuth + "\x01\x01b\x01b"
+	b := &guest{name: "b", only: "192.0.2.1", limit: 1}
+	far := newMemSocket("10.0.0.5:1")
+	s := NewSOCKS5(Config{Dialer: newNever(), Auth: newGuests(b), Listener: loopbackListener, Resolver: ftpCorp,
+		PacketListener: packetFunc(func(ctx context.Context, _, _ string) (net.PacketConn, error) {
+			if got := UserOf(ctx); got != "b" {
+				t.Errorf("opened for %q, want b", got)
+			}
+			return far, nil
+		})})
+	addr := serve(t, s)
+	c := connect(t, addr)
+	send(t, c, login+associate)
+	expect(t, c, "\x05\x02"+loginOK+"\x05\x00\x00\x01\x7f\x00\x00\x01")
+	port := make([]byte, 2)
+	if _, err := io.ReadFull(c, port); err != nil {
+		t.Fatal(err)
+	}
+	second := connect(t, addr)
+	send(t, second, login+associate)
+	expect(t, second, "\x05\x02"+loginOK+failure(2)) // more than the one connection
+
+	sock, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(port[0])<<8 | int(port[1])})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sock.Close()
+	for _, d := range []string{"\x00\x00\x00\x01\xc0\x00\x02\x02\x00\x35elsewhere", to4 + strings.Repeat("x", 1000), to4 + "allowed"} {
+		send(t, sock, d)
+	}
+	if got := far.await(0); got.data != "allowed" {
+		t.Errorf("sent %.20q, want only what is allowed", got.data)
+	}
+	far.deliver("192.0.2.7:1", strings.Repeat("y", 1000))
+	far.deliver("192.0.2.7:1", "short")
+	sock.SetReadDeadline(time.Now().Add(10 * time.Second))
+	buf := make([]byte, 2000)
+	if n, err := sock.Read(buf); err != nil || string(buf[headerIPv4:n]) != "short" {
+		t.Errorf("got %q, %v", buf[:n], err)
+	}
+	if got := s.Stats().Dropped; got[DropNotPermitted] != 1 || got[DropRate] != 2 {
+		t.Errorf("dropped: got %v, want one not permitted and two for the rate", got)
+	}
+	b.mu.Lock()
+	for _, cut := range b.cuts {
+		cut()
+	}
+	b.mu.Unlock()
+	expectEOF(t, c)
+
+	c = connect(t, addr)
+	send(t, c, login+bindAny)
+	expect(t, c, "\x05\x02"+loginOK)
+	at := readAddress(t, c, bindAny)
+	peer, err := net.Dial("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	expect(t, c, failure(2)) // 127.0.0.1 is not whom b may reach
+	c.Close()
+	b.mu.Lock()
+	b.only = "127.0.0.1"
+	b.mu.Unlock()
+	for b.open() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	c = connect(t, addr)
+	send(t, c, login+bindAny)
+	expect(t, c, "\x05\x02"+loginOK)
+	peer = connect(t, readAddress(t, c, bindAny).String())
+	readAddress(t, c, bindAny)
+	send(t, peer, "hello")
+	expect(t, c, "hello")
+	if b.paid != 1 {
+		t.Errorf("connections held to the rate: got %d, want 1", b.paid)
 	}
 }

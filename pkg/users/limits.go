@@ -76,6 +76,12 @@ func (u *user) Limit(c net.Conn) net.Conn {
 	return &paced{Conn: c, up: &a.up, down: &a.down, closed: make(chan struct{})}
 }
 
+// MaySend counts datagrams of n bytes to targets, if they are within the rate.
+func (u *user) MaySend(n int) bool { return u.account.up.spare(n) }
+
+// MayReceive counts datagrams of n bytes from targets, if they are within the rate.
+func (u *user) MayReceive(n int) bool { return u.account.down.spare(n) }
+
 // A paced connection is held to the rates that several share.
 type paced struct {
 	net.Conn
@@ -188,6 +194,22 @@ func (b *bucket) piece() int {
 func (b *bucket) take(n int) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.book(n)
+}
+
+// spare books n bytes if they need not wait, and reports whether that is so.
+func (b *bucket) spare(n int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.perS != 0 && b.free.After(time.Now()) {
+		return false
+	}
+	b.book(n)
+	return true
+}
+
+// book is take with mu held.
+func (b *bucket) book(n int) time.Duration {
 	if b.perS == 0 {
 		return 0
 	}

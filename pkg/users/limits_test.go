@@ -54,6 +54,37 @@ func TestRatesAreSharedByAUsersConnections(t *testing.T) {
 	})
 }
 
+// Datagrams beyond the rate are told apart from those within it, and pay from the same
+// account as connections.
+func TestDatagramsBeyondTheRateAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &user{account: newAccount(limits{up: 100_000, down: 50_000})}
+		const size = 1000
+		count := func(may func(int) bool) (n int) {
+			for range 10_000 { // ten seconds of 1 MB/s
+				time.Sleep(time.Millisecond)
+				if may(size) {
+					n++
+				}
+			}
+			return n
+		}
+		if n := count(u.MaySend); n < 1000 || n > 1030 {
+			t.Errorf("sent: got %d datagrams in ten seconds, want 1000 and a burst", n)
+		}
+		if n := count(u.MayReceive); n < 500 || n > 515 {
+			t.Errorf("received: got %d datagrams in ten seconds, want 500 and a burst", n)
+		}
+		u.account.up.take(200_000)
+		if u.MaySend(size) {
+			t.Error("what connections have spent is not counted")
+		}
+		if free := (&user{account: newAccount(limits{})}); !free.MaySend(1<<20) || !free.MayReceive(1<<20) {
+			t.Error("without a rate datagrams are refused")
+		}
+	})
+}
+
 func TestWithoutRatesTheConnectionIsItself(t *testing.T) {
 	u := &user{entry: &entry{}, account: newAccount(limits{connections: 1})}
 	near, far := net.Pipe()
