@@ -79,7 +79,11 @@ type association struct {
 	from  atomic.Pointer[netip.AddrPort] // the client's socket; nil until it is known
 	near  socket
 	far   socket
+	sides sides // of Config.Beside
 	names nameTable
+
+	directions sync.WaitGroup
+	stop       context.CancelCauseFunc
 
 	moved atomic.Uint64 // grows with datagrams, for telling when it is idle
 
@@ -167,6 +171,7 @@ func (a *association) announce(req *request, remote *net.TCPAddr) {
 }
 
 func (a *association) close() {
+	a.sides.close()
 	_ = a.near.Close()
 	_ = a.far.Close()
 }
@@ -175,16 +180,16 @@ func (a *association) close() {
 // long, or ctx ends. It returns why.
 func (a *association) run(ctx context.Context, control net.Conn) error {
 	ctx, cancel := context.WithCancelCause(ctx)
+	a.stop = cancel
 	stop := context.AfterFunc(ctx, func() {
 		a.close()
 		_ = control.SetReadDeadline(aLongTimeAgo)
 	})
 	defer stop()
-	var directions sync.WaitGroup
-	directions.Go(func() { cancel(a.receive(a.near, 0, &a.srv.buffers, a.fromClient(ctx))) })
-	directions.Go(func() { cancel(a.inbound()) })
+	a.directions.Go(func() { cancel(a.receive(a.near, 0, &a.srv.buffers, a.fromClient(ctx))) })
+	a.directions.Go(func() { cancel(a.inbound()) })
 	cancel(a.watch(ctx, control))
-	directions.Wait()
+	a.directions.Wait()
 	a.names.lookups.Wait()
 	return context.Cause(ctx)
 }
@@ -331,13 +336,16 @@ func (a *association) send(data []byte, host string, to netip.AddrPort) error {
 			return errRate
 		}
 	}
-	var err error
-	if far, ok := a.far.(interface {
+	far, err := a.towards(host, to.Addr())
+	if err != nil {
+		return err
+	}
+	if now, ok := far.(interface {
 		WriteNowToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
 	}); ok {
-		_, err = far.WriteNowToUDPAddrPort(data, to)
+		_, err = now.WriteNowToUDPAddrPort(data, to)
 	} else {
-		_, err = a.far.WriteToUDPAddrPort(data, to)
+		_, err = far.WriteToUDPAddrPort(data, to)
 	}
 	return err
 }

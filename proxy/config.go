@@ -36,6 +36,7 @@ type Config struct {
 	// What SOCKS clients can do besides; nil where they cannot.
 	Listener       Listener       // BIND
 	PacketListener PacketListener // UDP ASSOCIATE
+	Beside         *Beside        // where datagrams go that are not for the tunnel; nil is nowhere
 	Resolver       Resolver       // of names, in both of these
 
 	Auth Auth        // who may use the proxy; nil means everyone

@@ -34,7 +34,8 @@
 // A datagram to a name waits for the name to be resolved in the tunnel, which holds up no
 // other; answers are kept for the association. What cannot go on is dropped and counted by
 // Drop, above all what the tunnel is too slow for. The association ends with the client's
-// connection, or when it is idle.
+// connection, or when it is idle. What is for Config.Beside leaves by other sockets, opened
+// with the first such datagram, and what comes there comes to the client too.
 //
 // Absolute-form requests go through net/http's own server, ReverseProxy and
 // Transport, which settle framing: requests, also to several hosts on one connection,

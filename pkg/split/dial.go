@@ -31,6 +31,18 @@ var (
 	_ Network = (*Host)(nil)
 )
 
+// Takes reports whether what goes to a host is direct: by its name, or if that is empty by
+// its address.
+func (s *Switch) Takes(host string, addr netip.Addr) bool {
+	if host == "" {
+		return s.Rules.Addr(addr) == Direct
+	}
+	return s.Decide(host) == Direct
+}
+
+// TakesName is Takes for a name.
+func (s *Switch) TakesName(name string) bool { return s.Rules.Name(name) == Direct }
+
 // Decide tells which way a host, a name or an IP address, is reached.
 func (s *Switch) Decide(host string) Way { return s.Rules.Host(host) }
 
