@@ -15,6 +15,9 @@
 //
 //	client ── UDP, TCP ──► Server ─► one exchange for each distinct question ─► tunnel
 //
+// Names that rules lead beside the tunnel are answered for by the resolver there, addresses
+// only: nothing that there is to know about them is asked of the tunnel's name servers.
+//
 // # Loops
 //
 // Equal questions that are under way share one exchange, so a question that comes
@@ -29,7 +32,8 @@
 //
 // # What clients are told
 //
-// FORMERR: no single question. NOTIMP: no query. REFUSED: there is no name server to
+// FORMERR: no single question. NOTIMP: no query, or one beside the tunnel for other than
+// addresses. REFUSED: there is no name server to
 // ask, or the question is a zone transfer or a loop. SERVFAIL: no name server has
 // answered, or there is no tunnel.
 package dnsproxy
@@ -60,6 +64,7 @@ type Upstream interface {
 type Config struct {
 	Upstream Upstream
 	Listen   netip.AddrPort
+	Beside   Beside // whose names are not for Upstream; nil has none
 
 	MaxQuestions int           // under way; 0 means 256
 	MaxConns     int           // TCP clients; 0 means 64
@@ -154,11 +159,12 @@ type Stats struct {
 	Answered         uint64 // by a name server, whatever it said
 	Refused          uint64 // by us
 	Failed           uint64 // for want of an answer
+	Beside           uint64 // answered by the resolver beside the tunnel, whatever it said
 	Dropped          uint64 // malformed, or too many at a time
 }
 
 type counters struct {
-	overUDP, overTCP, shared, answered, refused, failed, dropped atomic.Uint64
+	overUDP, overTCP, shared, answered, refused, failed, dropped, beside atomic.Uint64
 }
 
 // Stats returns the counters as they are now. It may be called at any time.
@@ -167,6 +173,7 @@ func (s *Server) Stats() Stats {
 	return Stats{
 		OverUDP: c.overUDP.Load(), OverTCP: c.overTCP.Load(), Shared: c.shared.Load(), Answered: c.answered.Load(),
 		Refused: c.refused.Load(), Failed: c.failed.Load(), Dropped: c.dropped.Load(),
+		Beside: c.beside.Load(),
 	}
 }
 

@@ -64,6 +64,9 @@ func (s *Server) answer(ctx context.Context, question []byte, network string) []
 func (s *Server) find(ctx context.Context, question []byte, network string) []byte {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
+	if b, ok := s.findBeside(ctx, question); ok {
+		return b
+	}
 	b, err := s.askAll(ctx, question, network)
 	switch {
 	case err == nil:
