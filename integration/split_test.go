@@ -4,9 +4,13 @@ package integration
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"io"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -73,8 +77,98 @@ func (r *hostResolver) Asked() []string {
 	return slices.Compact(slices.Sorted(slices.Values(r.asked)))
 }
 
+const (
+	pagePort    = "9090" // UDP, each datagram is answered with a page
+	dnsListener = "127.0.0.1:5353"
+)
+
+func answerUDP(c net.PacketConn, page string) {
+	buf := make([]byte, 1500)
+	for {
+		_, from, err := c.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		c.WriteTo([]byte(page), from)
+	}
+}
+
+// exchangeUDP sends a datagram to a host by UDP ASSOCIATE, and returns what is answered.
+func (w *world) exchangeUDP(ctx context.Context, t testing.TB, host string) string {
+	t.Helper()
+	control, err := w.cli.Dial(ctx, socksProxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close()
+	control.SetDeadline(time.Now().Add(10 * time.Second))
+	reply := make([]byte, 2+10)
+	if _, err := control.Write([]byte{5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(control, reply); err != nil || reply[3] != 0 {
+		t.Fatalf("associate: got % x, %v", reply, err)
+	}
+	relay := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), binary.BigEndian.Uint16(reply[10:])))
+	c := w.cli.ListenPacket("127.0.0.1:0")
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	datagram := append([]byte{0, 0, 0, 3, byte(len(host))}, host...)
+	if a, err := netip.ParseAddr(host); err == nil {
+		datagram = append([]byte{0, 0, 0, 1}, a.AsSlice()...)
+	}
+	port, _ := strconv.Atoi(pagePort)
+	datagram = append(binary.BigEndian.AppendUint16(datagram, uint16(port)), "question"...)
+	if _, err := c.WriteTo(datagram, relay); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1500)
+	n, _, err := c.ReadFrom(buf)
+	if err != nil || n < 10 {
+		t.Errorf("a datagram to %s: %d bytes, %v", host, n, err)
+		return ""
+	}
+	return string(buf[10:n])
+}
+
+// askDNS asks the DNS listener for an IPv4 address, and returns it or the code of the
+// refusal.
+func (w *world) askDNS(ctx context.Context, t testing.TB, name string) string {
+	t.Helper()
+	c, err := w.cli.Dial(ctx, dnsListener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	m := dnsmessage.Message{Header: dnsmessage.Header{ID: 7, RecursionDesired: true}, Questions: []dnsmessage.Question{{
+		Name: dnsmessage.MustNewName(name + "."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET,
+	}}}
+	b, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...))
+	size := make([]byte, 2)
+	if _, err := io.ReadFull(c, size); err != nil {
+		t.Fatal(err)
+	}
+	b = make([]byte, binary.BigEndian.Uint16(size))
+	if _, err := io.ReadFull(c, b); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Unpack(b); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.Answers) == 0 {
+		return m.RCode.String()
+	}
+	return netip.AddrFrom4(m.Answers[0].Body.(*dnsmessage.AResource).A).String()
+}
+
 // Proves that what is direct leaves by the client's own network and all else by the hub,
-// and that each name is asked for on its own side alone.
+// by connection, datagram and DNS question, and that each name is asked for on its own side
+// alone.
 func TestSplit(t *testing.T) {
 	t.Parallel()
 	const privateHost = "10.99.0.1"
@@ -84,6 +178,10 @@ func TestSplit(t *testing.T) {
 		"www.beside.test": internetHost, "rebind.beside.test": "127.0.0.1", "home.beside.test": privateHost,
 		siteName: internetHost, "files": internetHost, // which would tell if it were asked
 	})
+	for ns, page := range map[*netns]string{w.srv.ns: besidePage, w.lan.ns: sitePage} {
+		c := ns.ListenPacket("0.0.0.0:" + pagePort)
+		go answerUDP(c, page)
+	}
 	proxies := []string{"socks5h://" + socksProxy, "http://" + httpProxy}
 	const (
 		inside  = sitePage
@@ -95,25 +193,34 @@ func TestSplit(t *testing.T) {
 		rules flags
 		pages map[string]string // by host
 		asked string            // of the host's resolver
+
+		datagrams map[string]string // by host; the page of the side that answers
+		answers   map[string]string // to DNS questions
 	}{
 		{"all by the VPN but some", flags{"direct": "beside.test," + farServer},
 			map[string]string{
 				siteName: inside, "files": inside, internetHost: inside, lanGateway: inside,
 				farServer: beside, "www.beside.test": beside,
 				"rebind.beside.test": refused, "home.beside.test": refused, "none.beside.test": refused,
-			}, "home.beside.test none.beside.test rebind.beside.test www.beside.test"},
+			}, "home.beside.test none.beside.test rebind.beside.test www.beside.test",
+			map[string]string{internetHost: inside, "www.beside.test": beside, siteName: inside, farServer: beside},
+			map[string]string{"www.beside.test": internetHost, siteName: lanGateway, "nothing." + lanDomain: "RCodeNameError"},
+		},
 		{"some by the VPN only", flags{"direct": "default,10.99.0.0/16", "via-vpn": lanDomain + ",203.0.113.0/24"},
 			map[string]string{
 				siteName: inside, "files": inside, lanGateway: inside, farServer: refused,
 				internetHost: beside, "www.beside.test": beside, "home.beside.test": beside, privateHost: beside,
 				"rebind.beside.test": refused, "127.0.0.53": refused, "nothing." + lanDomain: refused,
-			}, "home.beside.test rebind.beside.test www.beside.test"},
+			}, "home.beside.test rebind.beside.test www.beside.test",
+			map[string]string{internetHost: beside, "www.beside.test": beside, siteName: inside, lanGateway: inside},
+			map[string]string{"www.beside.test": internetHost, siteName: lanGateway, "rebind.beside.test": "RCodeRefused", "home.beside.test": privateHost},
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			host.mu.Lock()
 			host.asked = nil
 			host.mu.Unlock()
-			c := w.in(t).StartClient(usualFlags.with(row.rules))
+			c := w.in(t).StartClient(usualFlags.with(row.rules).with(flags{"dns-listen": dnsListener}))
 			c.WaitUp()
 			for _, proxy := range proxies {
 				for name, want := range row.pages {
@@ -123,17 +230,27 @@ func TestSplit(t *testing.T) {
 					}
 				}
 			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			for name, want := range row.datagrams {
+				if got := w.exchangeUDP(ctx, t, name); got != want {
+					t.Errorf("a datagram to %s: got %q, want %q", name, got, want)
+				}
+			}
+			for name, want := range row.answers {
+				if got := w.askDNS(ctx, t, name); got != want {
+					t.Errorf("a question for %s: got %q, want %q", name, got, want)
+				}
+			}
+			var code socksReply
+			if _, err := w.socksDial(ctx, "rebind.beside.test:80"); !errors.As(err, &code) || code != socksNotAllowed {
+				t.Errorf("a direct name that says 127.0.0.1: got %v, want %v", err, socksNotAllowed)
+			}
 			if got := strings.Join(host.Asked(), " "); got != row.asked {
 				t.Errorf("the host's resolver was asked for\n %s\nwant\n %s", got, row.asked)
 			}
 			if n := w.lan.Saw("beside.test"); n > 0 {
 				t.Errorf("the VPN's resolver was asked for direct names %d times", n)
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			defer cancel()
-			var code socksReply
-			if _, err := w.socksDial(ctx, "rebind.beside.test:80"); !errors.As(err, &code) || code != socksNotAllowed {
-				t.Errorf("a direct name that says 127.0.0.1: got %v, want %v", err, socksNotAllowed)
 			}
 		})
 	}

@@ -34,8 +34,9 @@ type service interface {
 	Close()
 }
 
-// openForwards binds all ports or none.
-func openForwards(ctx context.Context, c config.Forwards, tunnel *vpn.Tunnel, log *slog.Logger) (all forwards, err error) {
+// openForwards binds all ports or none. DNS questions that are beside's are answered by it,
+// if it is not nil.
+func openForwards(ctx context.Context, c config.Forwards, tunnel *vpn.Tunnel, beside dnsproxy.Beside, log *slog.Logger) (all forwards, err error) {
 	defer func() {
 		if err != nil {
 			all.close()
@@ -64,7 +65,7 @@ func openForwards(ctx context.Context, c config.Forwards, tunnel *vpn.Tunnel, lo
 		}
 	}
 	for _, at := range c.DNS {
-		s, err := dnsproxy.Open(ctx, dnsproxy.Config{Upstream: nameServers{tunnel}, Listen: at.AddrPort, Log: log})
+		s, err := dnsproxy.Open(ctx, dnsproxy.Config{Upstream: nameServers{tunnel}, Beside: beside, Listen: at.AddrPort, Log: log})
 		if err != nil {
 			return all, fmt.Errorf("-dns-listen: %w", err)
 		}

@@ -10,8 +10,9 @@ import (
 )
 
 // sockets are what SOCKS clients can have in the tunnel beside connections that they dial.
-// There is no splitting them: a listener is known to peers by its address, and a socket
-// for datagrams by the one address and port that all of them see.
+// They are of the tunnel alone: a listener is known to peers by its address, and a socket
+// for datagrams by the one address and port that all peers there see. What goes beside the
+// tunnel has sockets of its own.
 type sockets struct{ *vpn.Tunnel }
 
 // Listen listens on the tunnel's own address of a family, so that it can be told to peers.

@@ -86,17 +86,18 @@ func newProxyProgram(ctx context.Context, vc vpn.Config, cfg config.Config, log 
 		return nil, err
 	}
 	p.Line, p.end = tunnel.Line, tunnel
-	if p.proxies, err = openProxies(ctx, cfg.Proxy, proxy.Config{
-		Dialer:   splitDialer(cfg.Split, tunnel, vc.Way.Bind),
-		Listener: sockets{tunnel}, PacketListener: sockets{tunnel}, Resolver: tunnel,
+	pc := proxy.Config{
+		Listener: sockets{tunnel}, PacketListener: sockets{tunnel},
 		Inside: func() proxy.Inside { return inside(tunnel.Address(), cfg.Split) },
 		Log:    log,
-	}); err != nil {
+	}
+	beside := splitBetween(&pc, cfg.Split, tunnel, vc.Way.Bind)
+	if p.proxies, err = openProxies(ctx, cfg.Proxy, pc); err != nil {
 		tunnel.Close()
 		return nil, err
 	}
 	p.proxies.up = tunnel.Up()
-	if p.forwards, err = openForwards(ctx, cfg.Forwards, tunnel, log); err != nil {
+	if p.forwards, err = openForwards(ctx, cfg.Forwards, tunnel, beside, log); err != nil {
 		p.proxies.close()
 		tunnel.Close()
 		return nil, err
