@@ -201,6 +201,13 @@ func (c *Client) Stats() session.Stats {
 	return session.Stats{}
 }
 
+// ByUDP reports whether what is sent goes by UDP acceleration. It may be called from any
+// goroutine, and often.
+func (c *Client) ByUDP() bool {
+	s := c.session.Load()
+	return s != nil && s.ByUDP()
+}
+
 // UDP tells of UDP acceleration in that session. It may be called from any goroutine.
 func (c *Client) UDP() session.UDPStats {
 	if s := c.session.Load(); s != nil {

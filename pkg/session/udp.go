@@ -236,6 +236,9 @@ func (s *Session) UDP() UDPStats {
 	return stats
 }
 
+// ByUDP reports whether outbound frames go by UDP.
+func (s *Session) ByUDP() bool { return s.way != nil && s.way.carries.Load() }
+
 func oneIf(b bool) uint64 {
 	if b {
 		return 1

@@ -27,12 +27,18 @@ type tuned struct {
 // lookEvery is how often the speed of the ways is looked at.
 const lookEvery = 10 * time.Millisecond
 
+// besideRoom is more than anybody writes at once.
+const besideRoom = 256 << 10
+
 // Unsent returns how many bytes wait in an open connection for their first
 // transmission, and how many may: as many as it sends in a few milliseconds. Of
 // several connections it is the fullest that counts, as a batch may go by any. Both
 // are 0 if nothing can be said. It does not block, and is cheap enough to be asked
 // before every write.
 func (d *Dialer) Unsent() (bytes, room int) {
+	if d.Beside != nil && d.Beside() {
+		return 0, besideRoom
+	}
 	t := &d.tuner
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -56,6 +62,9 @@ func (d *Dialer) Unsent() (bytes, room int) {
 // AwaitRoom waits until no more than half of what may wait in the fullest connection
 // does, or it is closed. Who writes to that connection meanwhile waits too.
 func (d *Dialer) AwaitRoom() {
+	if d.Beside != nil && d.Beside() {
+		return
+	}
 	d.tuner.mu.Lock()
 	c := d.tuner.fullest()
 	d.tuner.mu.Unlock()

@@ -66,7 +66,10 @@ type Dialer struct {
 	// have had their head start. None means TCP.
 	Carriers []Carrier
 	Bind     Bind
-	Log      *slog.Logger // nil discards
+	// Beside reports whether what is sent goes beside the connections, by UDP, which does
+	// not let it wait: then Unsent says so. It may be nil.
+	Beside func() bool
+	Log    *slog.Logger // nil discards
 
 	lookup  func(ctx context.Context, network, host string) ([]netip.Addr, error) // nil means the system's resolver
 	connect func(ctx context.Context, network, address string) (net.Conn, error)  // nil means a net.Dialer

@@ -71,6 +71,7 @@ func New(cfg Config, end End) *Line {
 	l.health = health.New(health.Config{Endpoint: l.carrier, Configurer: end, MAC: end.MAC(), Target: cfg.Probe, Log: cfg.Log})
 	cc.Endpoint, cc.Configurer, cc.OnState = l.health, l.health, l.noteState(cfg.OnState)
 	l.client = client.New(cc)
+	l.way.Beside = l.client.ByUDP
 	return l
 }
 
