@@ -101,6 +101,27 @@ func TestRUDPWhereTCPIsBlocked(t *testing.T) {
 	}
 }
 
+// Proves that in TAP mode the way of R-UDP stays beside a tunnel that takes everything.
+func TestTAPByRUDP(t *testing.T) {
+	t.Parallel()
+	w, cable := newCabledWorld(t)
+	port := w.rudpPort()
+	cable.tcp.Cut(true)
+	c := w.StartTAP(tapFlags.with(flags{"transport": "rudp", "rudp-port": port, "accept-default-gateway": "true"}))
+	c.WaitLog("tunnel up.*", upTime)
+	ping(t, w.cli, "-c", "3", "-W", "5", "-s", "1472", "-M", "do") // at full length
+	if way := w.cli.output("ip", "route", "get", "192.0.2.1"); !strings.Contains(way, "dev "+tapName) {
+		t.Errorf("everything else is reached by %s", way)
+	}
+	if way := w.cli.output("ip", "route", "get", serverAddress); !strings.Contains(way, "dev eth0") {
+		t.Errorf("the server is reached by %s", way)
+	}
+	c.Terminate()
+	if left := w.cli.output("ip", "route", "show", "table", "all", "dev", "eth0", "proto", "static"); strings.TrimSpace(left) != "" {
+		t.Errorf("left behind: %s", left)
+	}
+}
+
 // Proves that a session by R-UDP outlives loss, a NAT that forgets, and the end of its
 // connection, and stays the same.
 func TestRUDPOverABadNetwork(t *testing.T) {
