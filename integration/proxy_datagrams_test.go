@@ -135,6 +135,7 @@ func TestProxyUDP(t *testing.T) {
 		}
 	})
 	t.Run("what is hostile is dropped and counted", func(t *testing.T) { hostileDatagrams(t, w.in(t), c) })
+	t.Run("a session that is lost ends no association", func(t *testing.T) { associationOutlivesSession(t, w.in(t)) })
 	t.Run("nothing is left", func(t *testing.T) {
 		eventually(t, 10*time.Second, "the associations end with their connections", func() error {
 			if got := c.counters("mixed"); !strings.Contains(got, " associations 0\n") || !strings.Contains(got, " open 0\n") {
@@ -251,6 +252,38 @@ func hostileDatagrams(t *testing.T, w *world, c *client) {
 		if !strings.Contains(got, " "+want+"\n") {
 			t.Errorf("counters: want %q among\n%s", want, got)
 		}
+	}
+	control.Close()
+}
+
+func associationOutlivesSession(t *testing.T, w *world) {
+	control, relay := w.associate()
+	client, peer := w.cli.ListenPacket("127.0.0.1:0"), w.lan.ns.ListenPacket(lanGateway+":0")
+	seen := func(within time.Duration) (as string) {
+		t.Helper()
+		eventually(t, within, "a datagram comes to the peer", func() error {
+			if _, err := client.WriteTo(datagramTo(peer.LocalAddr().(*net.UDPAddr).AddrPort(), 0, "hello"), relay); err != nil {
+				return err
+			}
+			peer.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+			_, from, err := peer.ReadFrom(make([]byte, 100))
+			if err == nil {
+				as = from.String()
+			}
+			return err
+		})
+		return as
+	}
+	before, session := seen(10*time.Second), w.Session()
+	w.srv.Disconnect(session)
+	eventually(t, upTime, "another session", func() error {
+		if all := w.srv.Sessions(userName); len(all) != 1 || all[0] == session {
+			return fmt.Errorf("there are %v", all)
+		}
+		return nil
+	})
+	if after := seen(upTime); after != before {
+		t.Errorf("the peer sees %s after the session was lost, and saw %s before", after, before)
 	}
 	control.Close()
 }

@@ -29,7 +29,8 @@
 // UDP ASSOCIATE gives a client two sockets, one near it and one in the tunnel, both
 // unconnected: whom the client writes to and who writes to the client need not be the
 // same (endpoint-independent mapping and filtering, RFC 4787), and each datagram has its
-// own peer's address with it. The near socket takes datagrams from the host of the
+// own peer's address with it. A User's rules count for each, and what is beyond its rate
+// is dropped. The near socket takes datagrams from the host of the
 // client's connection alone, and of that from the port that was announced or came first.
 // A datagram to a name waits for the name to be resolved in the tunnel, which holds up no
 // other; answers are kept for the association. What cannot go on is dropped and counted by

@@ -39,7 +39,11 @@ type listening struct {
 func (l listening) urls() (urls []string) {
 	for _, scheme := range l.schemes {
 		if a, ok := l.ln.Addr().(*net.UnixAddr); ok {
-			urls = append(urls, scheme+"://localhost"+a.Name)
+			if strings.HasPrefix(scheme, "socks") {
+				urls = append(urls, scheme+"://localhost"+a.Name)
+			} else { // curl cannot be told of such a proxy
+				urls = append(urls, "unix:"+a.Name)
+			}
 			continue
 		}
 		urls = append(urls, scheme+"://"+strings.Replace(l.ln.Addr().String(), "[::]", "127.0.0.1", 1))
