@@ -125,8 +125,8 @@ func (t *Tunnel) DialPermitted(ctx context.Context, network, address string, per
 }
 
 // Listen accepts TCP connections from the VPN at address, "host:port". Without a host
-// it is whatever address the Tunnel has, also after that has changed; port 0 lets the
-// stack choose. The network is tcp or tcp4, which are the same here, or tcp6.
+// it is whatever addresses the Tunnel has, also after they have changed: of IPv4 with the
+// network tcp4, else of both families. Port 0 lets the stack choose.
 func (t *Tunnel) Listen(network, address string) (net.Listener, error) {
 	at, err := listenAddress("tcp", network, address)
 	if err != nil {
@@ -157,9 +157,9 @@ func listenAddress(transport, network, address string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, &net.OpError{Op: "listen", Net: network, Err: net.UnknownNetworkError(network)}
 	}
 	if strings.HasPrefix(address, ":") {
-		host := "0.0.0.0"
-		if family == "6" {
-			host = "[::]"
+		host := "[::]"
+		if family == "4" {
+			host = "0.0.0.0"
 		}
 		address = host + address
 	}
