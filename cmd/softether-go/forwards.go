@@ -78,9 +78,15 @@ func openForwards(ctx context.Context, c config.Forwards, tunnel *vpn.Tunnel, be
 // nameServers are those of the lease, or of -dns.
 type nameServers struct{ *vpn.Tunnel }
 
-func (n nameServers) NameServers() (servers []netip.Addr, own netip.Addr) {
+func (n nameServers) NameServers() (servers, own []netip.Addr) {
 	a := n.Address()
-	return a.DNS.Servers, a.Address.Addr()
+	if a.Address.IsValid() {
+		own = append(own, a.Address.Addr())
+	}
+	for _, x := range a.IPv6.Addresses {
+		own = append(own, x.Addr)
+	}
+	return a.DNS.Servers, own
 }
 
 // serve serves all until ctx ends, or one fails.

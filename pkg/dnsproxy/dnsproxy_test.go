@@ -25,22 +25,24 @@ type tunnel struct {
 
 	mu      sync.Mutex // guards what follows
 	servers []netip.Addr
-	own     netip.Addr
+	own     []netip.Addr
 	asked   []string // "udp 10.0.0.1 TXT name."
 }
 
-func (n *tunnel) NameServers() ([]netip.Addr, netip.Addr) {
+func (n *tunnel) NameServers() (servers, own []netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.servers, n.own
 }
 
-// lease replaces the name servers and our own address.
-func (n *tunnel) lease(servers []netip.Addr, own string) {
+// lease replaces the name servers and our own addresses.
+func (n *tunnel) lease(servers []netip.Addr, own ...netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.servers, n.own = servers, netip.MustParseAddr(own)
+	n.servers, n.own = servers, own
 }
+
+var ours = netip.MustParseAddr("10.0.0.9")
 
 func (n *tunnel) DialContext(_ context.Context, network, address string) (net.Conn, error) {
 	near, far := net.Pipe()
@@ -112,6 +114,7 @@ func start(t *testing.T, n *tunnel, cfg Config) *Server {
 	if n.servers == nil {
 		n.servers = []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")}
 	}
+	n.own = append(n.own, ours)
 	cfg.Upstream, cfg.Listen = n, netip.MustParseAddrPort("127.0.0.1:0")
 	s, err := Open(t.Context(), cfg)
 	if err != nil {
@@ -241,7 +244,7 @@ func TestTheNextServerIsAskedWhereOneCannotTell(t *testing.T) {
 	if got := text(resolve(t, s, "udp", query(1, "name.", dnsmessage.TypeTXT))); got != "second" {
 		t.Errorf("got %q, want the second server's answer", got)
 	}
-	n.lease(n.servers[:1], "10.0.0.9")
+	n.lease(n.servers[:1], ours)
 	if m := resolve(t, s, "udp", query(1, "other.", dnsmessage.TypeTXT)); m.RCode != dnsmessage.RCodeServerFailure {
 		t.Errorf("got %v, want what the only server said", m.RCode)
 	}
@@ -271,12 +274,16 @@ func TestWhatCannotBeAnsweredIsSaid(t *testing.T) {
 		{"two questions", two, servers, dnsmessage.RCodeFormatError},
 		{"an update", update, servers, dnsmessage.RCodeNotImplemented},
 	} {
-		n.lease(row.servers, "10.0.0.9")
+		n.lease(row.servers, ours)
 		for _, network := range []string{"udp", "tcp"} {
 			if m := resolve(t, s, network, row.msg); m.RCode != row.want || m.ID != 9 || !m.Response {
 				t.Errorf("%s, %s: got %+v, want %v", row.name, network, m.Header, row.want)
 			}
 		}
+	}
+	n.lease(servers)
+	if m := resolve(t, s, "udp", q); m.RCode != dnsmessage.RCodeServerFailure {
+		t.Errorf("no tunnel: got %v, want a failure", m.RCode)
 	}
 	c, err := net.Dial("udp", s.Addr().String())
 	if err != nil {

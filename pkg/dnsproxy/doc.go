@@ -55,9 +55,9 @@ import (
 type Upstream interface {
 	// DialContext connects to one of them, over "udp" or "tcp".
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
-	// NameServers returns those to ask now, and our own address among them, which is not
-	// asked. It is called for each question.
-	NameServers() (servers []netip.Addr, own netip.Addr)
+	// NameServers returns those to ask now, and our own addresses there, which are not
+	// asked; without any there is no tunnel. It is called for each question.
+	NameServers() (servers, own []netip.Addr)
 }
 
 // Config says what to serve. Upstream is required.
@@ -177,4 +177,7 @@ func (s *Server) Stats() Stats {
 	}
 }
 
-var errNoServer = errors.New("there is no name server to ask: the lease named none, or there is no lease yet; -dns names one")
+var (
+	errNoServer = errors.New("there is no name server to ask: the lease named none; -dns names one")
+	errNoTunnel = errors.New("the tunnel has no address yet")
+)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -86,9 +87,12 @@ func (s *Server) find(ctx context.Context, question []byte, network string) []by
 // better than none.
 func (s *Server) askAll(ctx context.Context, question []byte, network string) (answer []byte, err error) {
 	servers, own := s.cfg.Upstream.NameServers()
+	if len(own) == 0 {
+		return nil, errNoTunnel
+	}
 	last := errNoServer
 	for _, server := range servers {
-		if server == own || server.IsLoopback() || server.IsUnspecified() {
+		if slices.Contains(own, server) || server.IsLoopback() || server.IsUnspecified() {
 			continue
 		}
 		b, err := s.askOne(ctx, server, question, network)
