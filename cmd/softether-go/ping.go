@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"softether-go/netstack"
 	"softether-go/pkg/ping"
 	"softether-go/pkg/vpn"
 )
@@ -102,14 +103,12 @@ func pingHost(ctx context.Context, args []string, t terminal) error {
 		return err
 	}
 	defer tunnel.Close()
-	if cfg.To, err = findHost(ctx, tunnel, family, host); err != nil {
+	conn, to, err := openICMP(ctx, tunnel, family, host)
+	if err != nil {
 		return prefixed("ping", err)
 	}
-	conn, err := tunnel.ListenICMP(networkOf(cfg.To))
-	if err != nil {
-		return err
-	}
 	defer conn.Close()
+	cfg.To = to
 	fmt.Fprintf(t.out, "PING %s (%v) %d bytes of data.\n", host, cfg.To, cfg.Size)
 	st, err := ping.Run(ctx, conn, cfg, func(a ping.Answer) { showAnswer(t.out, a) })
 	if err != nil {
@@ -122,20 +121,26 @@ func pingHost(ctx context.Context, args []string, t terminal) error {
 	return nil
 }
 
-func networkOf(a netip.Addr) string {
-	if a.Is6() {
-		return "ip6"
-	}
-	return "ip4"
-}
-
-// findHost looks a host up, in the VPN.
-func findHost(ctx context.Context, tunnel *vpn.Tunnel, family, host string) (netip.Addr, error) {
+// openICMP looks a host up in the VPN, and opens what asks it. Of a host with addresses of
+// both families it is the first of one that we have too.
+func openICMP(ctx context.Context, tunnel *vpn.Tunnel, family, host string) (*netstack.ICMPConn, netip.Addr, error) {
 	addrs, err := tunnel.LookupNetIP(ctx, family, host)
 	if err != nil {
-		return netip.Addr{}, err
+		return nil, netip.Addr{}, err
 	}
-	return addrs[0].Unmap(), nil
+	ours := tunnel.Address()
+	to := addrs[0].Unmap()
+	if i := slices.IndexFunc(addrs, func(a netip.Addr) bool {
+		return a.Unmap().Is4() && ours.Address.IsValid() || a.Unmap().Is6() && ours.IPv6.Usable()
+	}); i >= 0 {
+		to = addrs[i].Unmap()
+	}
+	network := "ip4"
+	if to.Is6() {
+		network = "ip6"
+	}
+	conn, err := tunnel.ListenICMP(network)
+	return conn, to, err
 }
 
 func showAnswer(w io.Writer, a ping.Answer) {
@@ -203,14 +208,12 @@ func traceHost(ctx context.Context, args []string, t terminal) error {
 		return err
 	}
 	defer tunnel.Close()
-	if cfg.To, err = findHost(ctx, tunnel, family, host); err != nil {
+	conn, to, err := openICMP(ctx, tunnel, family, host)
+	if err != nil {
 		return prefixed("traceroute", err)
 	}
-	conn, err := tunnel.ListenICMP(networkOf(cfg.To))
-	if err != nil {
-		return err
-	}
 	defer conn.Close()
+	cfg.To = to
 	fmt.Fprintf(t.out, "traceroute to %s (%v), %d hops max\n", host, cfg.To, cfg.MaxHops)
 	arrived, err := ping.Trace(ctx, conn, cfg, func(h ping.Hop) { showHop(t.out, h) })
 	switch {
