@@ -21,6 +21,8 @@ const (
 
 	farHost    = "10.202.0.2" // behind the LAN's router
 	farRouter  = "10.202.0.1"
+	farHost6   = "2001:db8:202::2"
+	farRouter6 = "2001:db8:202::1"
 	narrowMTU  = 1300 // of the link there, as the router has it
 	closedPort = "4444"
 )
@@ -333,6 +335,11 @@ func (l *lan) far() {
 	far.IP("address", "add", farHost+"/24", "dev", "eth0")
 	far.IP("link", "set", "eth0", "up")
 	far.IP("route", "add", "default", "via", farRouter)
+	far.IP("address", "add", farHost6+"/64", "dev", "eth0", "nodad")
+	far.IP("route", "add", "default", "via", farRouter6)
+	l.ns.IP("address", "add", farRouter6+"/64", "dev", "eth1", "nodad")
+	l.ns.IP("address", "add", lanGateway6+"/64", "dev", "br0", "nodad")
+	l.ns.Set("net/ipv6/conf/all/forwarding", "1")
 	l.ns.Set("net/ipv4/ip_forward", "1")
 	l.ns.NFT("table ip walls { chain forward { type filter hook forward priority 0; tcp dport " + closedPort + " reject with icmp type admin-prohibited; }; }")
 	startSite(l.t, far)
@@ -344,6 +351,7 @@ func TestToolsOfTheVPN(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.lan.far()
+	own6 := "-address6 " + lanPrefix6 + ":5/64 -gateway6 " + lanGateway6 + " "
 	t.Run("ssh and git by nc", func(t *testing.T) {
 		t.Parallel()
 		w := w.in(t)
@@ -397,6 +405,9 @@ func TestToolsOfTheVPN(t *testing.T) {
 			{"-count 1 -ttl 1 " + farHost, 1, `From 10\.200\.0\.1 icmp_seq=1 Time to live exceeded`},
 			{"-count 1 -df -size 1400 " + farHost, 1, `From 10\.200\.0\.1 icmp_seq=1 Frag needed and DF set \(mtu = 1300\)`},
 			{"-count 1 10.202.0.99", 1, `From 10\.200\.0\.1 icmp_seq=1 Destination Host Unreachable`},
+			{own6 + "-count 1 -6 " + farHost6, 0, `64 bytes from 2001:db8:202::2: icmp_seq=1 ttl=63`},
+			{own6 + "-count 1 -ttl 1 " + farHost6, 1, `From 2001:db8:.* icmp_seq=1 Time to live exceeded`},
+			{own6 + "-count 1 -df -size 1400 " + farHost6, 1, `From 2001:db8:.* icmp_seq=1 Frag needed and DF set \(mtu = 1300\)`},
 		} {
 			out, errs, code := w.tool(t, "", "ping", strings.Fields(row.args)...)
 			if code != row.code || !regexp.MustCompile(row.want).MatchString(out) {
@@ -406,6 +417,9 @@ func TestToolsOfTheVPN(t *testing.T) {
 	})
 	t.Run("traceroute", func(t *testing.T) {
 		t.Parallel()
+		if out, errs, code := w.tool(t, "", "traceroute", strings.Fields(own6+farHost6)...); code != 0 || !regexp.MustCompile(`\n 2  2001:db8:202::2 `).MatchString(out) {
+			t.Errorf("by IPv6: exit %d with %s%s", code, out, errs)
+		}
 		out, errs, code := w.tool(t, "", "traceroute", farHost)
 		want := regexp.MustCompile(`(?s)^traceroute to 10\.202\.0\.2 .*\n 1  10\.200\.0\.1 .* ms\n 2  10\.202\.0\.2 .* ms\n$`)
 		if code != 0 || !want.MatchString(out) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -33,6 +34,9 @@ func netcat(ctx context.Context, args []string, t terminal) error {
 		return err
 	}
 	defer tunnel.Close()
+	if a, err := netip.ParseAddr(words[0]); err == nil && a.Is6() {
+		awaitIPv6(ctx, tunnel)
+	}
 	dialing, cancel := context.WithTimeout(ctx, toolPatience)
 	defer cancel()
 	conn, err := tunnel.DialContext(dialing, "tcp", net.JoinHostPort(words[0], words[1]))
@@ -70,6 +74,14 @@ func dialTool(ctx context.Context, flags []string, t terminal) (*vpn.Tunnel, err
 		err = fmt.Errorf("no session and address within %v: %w", toolPatience, err)
 	}
 	return tunnel, err
+}
+
+// awaitIPv6 waits for an IPv6 address for as long as routers and the search for another
+// with it take, where there are any: what is to use it fails if there is none.
+func awaitIPv6(ctx context.Context, tunnel *vpn.Tunnel) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_ = tunnel.AwaitIPv6(ctx)
 }
 
 // loadTool is loadConfig for a command that uses the VPN itself.

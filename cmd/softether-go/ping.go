@@ -122,22 +122,17 @@ func pingHost(ctx context.Context, args []string, t terminal) error {
 }
 
 // openICMP looks a host up in the VPN, and opens what asks it. Of a host with addresses of
-// both families it is the first of one that we have too.
+// both families it is the first of IPv4, unless the user says otherwise.
 func openICMP(ctx context.Context, tunnel *vpn.Tunnel, family, host string) (*netstack.ICMPConn, netip.Addr, error) {
 	addrs, err := tunnel.LookupNetIP(ctx, family, host)
 	if err != nil {
 		return nil, netip.Addr{}, err
 	}
-	ours := tunnel.Address()
-	to := addrs[0].Unmap()
-	if i := slices.IndexFunc(addrs, func(a netip.Addr) bool {
-		return a.Unmap().Is4() && ours.Address.IsValid() || a.Unmap().Is6() && ours.IPv6.Usable()
-	}); i >= 0 {
-		to = addrs[i].Unmap()
-	}
+	to := addrs[max(0, slices.IndexFunc(addrs, netip.Addr.Is4))]
 	network := "ip4"
 	if to.Is6() {
 		network = "ip6"
+		awaitIPv6(ctx, tunnel)
 	}
 	conn, err := tunnel.ListenICMP(network)
 	return conn, to, err

@@ -206,5 +206,21 @@ func (t *Tunnel) HTTPClient() *http.Client {
 // zero while it has none.
 func (t *Tunnel) Address() netcfg.Config { return t.stack.Applied() }
 
+// AwaitIPv6 waits for an IPv6 address that others than the neighbours can reach, until ctx
+// ends. Dial does not: it comes later than that of IPv4, and in many VPNs never.
+func (t *Tunnel) AwaitIPv6(ctx context.Context) error {
+	const look = 50 * time.Millisecond // there is nobody to be told by
+	for !t.Address().IPv6.Usable() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.done:
+			return t.err
+		case <-time.After(look):
+		}
+	}
+	return nil
+}
+
 // Stats returns the counters of the stack.
 func (t *Tunnel) Stats() netstack.Stats { return t.stack.Stats() }
