@@ -45,7 +45,7 @@ var rooms = map[string][]string{
 	"pkg/pack":                {},
 	"pkg/tap":                 {"pkg/frame", "pkg/offload"},
 	"pkg/share":               {"pkg/dhcp", "pkg/frame", "pkg/hub", "pkg/netcfg", "pkg/wire"},
-	"pkg/privnet":             {"pkg/netcfg", "pkg/netcfg/host", "pkg/tap"},
+	"pkg/privnet":             {"pkg/forward", "pkg/netcfg", "pkg/netcfg/host", "pkg/tap"},
 	"pkg/underlay":            {"pkg/rudp"},
 	"pkg/rudp":                {"pkg/rc4", "pkg/wire"},
 	"pkg/rc4":                 {},

@@ -43,7 +43,7 @@ func openForwards(ctx context.Context, c config.Forwards, tunnel *vpn.Tunnel, be
 			all = nil
 		}
 	}()
-	add := func(flag string, text fmt.Stringer, f config.Forward, from, to forward.Network) error {
+	add := func(flag string, text fmt.Stringer, f config.Forward, from forward.Listener, to forward.Dialer) error {
 		fw, err := forward.Open(forward.Config{Network: f.Network, From: from, Listen: f.Listen, To: to, Target: f.Target,
 			ProxyHeader: f.ProxyHeader, Log: log})
 		if err != nil {

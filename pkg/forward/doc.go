@@ -3,10 +3,10 @@
 //
 // # Theory of operation
 //
-// A Forward listens in one Network and dials in another, and knows nothing else of
+// A Forward listens in one network and dials in another, and knows nothing else of
 // either. Which of the two is the VPN is the caller's matter; Host is this machine.
 // A listener in the VPN stays when the session is lost and when the address changes, and
-// each connection is dialed anew, so a Forward survives what its Networks survive.
+// each connection is dialed anew, so a Forward survives what its networks survive.
 //
 // TCP: each client has a connection of its own to the target, made when it comes, and a
 // relay carries both ways. Who cannot be served is reset, as if nobody listened.
@@ -44,20 +44,23 @@ import (
 	"time"
 )
 
-// A Network is where a Forward listens or dials. The VPN's is a tunnel's, this
-// machine's is Host. Networks are "tcp", "udp" and, if the Network has it, "unix".
-type Network interface {
-	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+// A Listener is where a Forward listens, by "tcp", "udp" or, if it has paths, "unix".
+type Listener interface {
 	Listen(network, address string) (net.Listener, error)
 	ListenPacket(network, address string) (net.PacketConn, error)
+}
+
+// A Dialer is where a Forward dials, by the same networks.
+type Dialer interface {
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Config says what leads where.
 type Config struct {
 	Network string // "tcp" or "udp"; required
-	From    Network
+	From    Listener
 	Listen  string // in From: "address:port", or the path of a Unix socket if it has a slash
-	To      Network
+	To      Dialer
 	Target  string // in To: "host:port", or a path
 
 	ProxyHeader bool // tell the target who the client is

@@ -450,7 +450,7 @@ func TestProxyHeadersTellWhoTheClientIs(t *testing.T) {
 	}
 }
 
-// inVPN is a stack as a Network.
+// inVPN is a stack as a network.
 type inVPN struct{ *netstack.Stack }
 
 func (n inVPN) Listen(_, address string) (net.Listener, error) {

@@ -7,7 +7,7 @@ import (
 	"softether-go/pkg/unixsock"
 )
 
-// Host is this machine as a Network, Unix sockets included. Its own resolver looks names
+// Host is this machine, as a Listener and a Dialer, Unix sockets included. Its own resolver looks names
 // up.
 type Host struct{}
 

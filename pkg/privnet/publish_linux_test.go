@@ -42,10 +42,7 @@ func publish(t *testing.T, network string, d Dialer) string {
 		cancel()
 		running.Wait()
 	})
-	if network == "udp" {
-		return p.udp[0].socket.LocalAddr().String()
-	}
-	return p.tcp[0].socket.Addr().String()
+	return p.ports[0].Addr().String()
 }
 
 // Each direction ends by itself: the server answers once it has read everything.
