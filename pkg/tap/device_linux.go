@@ -20,11 +20,12 @@ import (
 )
 
 const (
-	// batchFrames is how many frames Run gathers to hand them over at once: 64 × 1514 B
-	// ≈ 97 kB, six full TLS records, enough that the cost per batch vanishes. More
-	// would only make the first frame of a batch wait longer. The frames of the
-	// super-frame that completes a batch all belong to it.
-	batchFrames = 64
+	// batchBytes is how much Run gathers to hand it over at once: six full TLS records,
+	// enough that the cost per batch vanishes. More would only make the first frame of a
+	// batch wait longer. The frames of the super-frame that completes a batch all belong
+	// to it. Of small frames batchFrames are as good.
+	batchBytes  = 64 * 1514
+	batchFrames = 200
 
 	// readLen is the room for one read: a virtio header, an Ethernet header with two
 	// tags, and the largest packet, of 65535 bytes behind an IPv6 header. The kernel
@@ -60,6 +61,7 @@ type Device struct {
 	batch   [][]byte   // the frames in the arena
 	readEnd error      // why readBatch stopped for good
 	onRead  func(fd uintptr) bool
+	pacer   pacer
 
 	writing   sync.Mutex // held by WriteFrames; guards what follows
 	coalescer offload.Coalescer
@@ -90,7 +92,7 @@ type written struct{ frames, bytes, supers, segments, thinned uint64 }
 func newDevice() *Device {
 	d := &Device{}
 	d.scratch = make([]byte, readLen)
-	d.arena = make([]byte, 0, batchFrames*1514+readLen) // what a full batch usually needs
+	d.arena = make([]byte, 0, batchBytes+readLen) // what a full batch usually needs
 	d.batch = make([][]byte, 0, 2*batchFrames)
 	d.iov = make([]unix.Iovec, 0, maxIOV)
 	// Made once: a method value made for each batch would be allocated each time.
@@ -153,6 +155,9 @@ func (d *Device) Run(ctx context.Context, dst frame.Writer) error {
 		}
 	}()
 	for {
+		if d.pacer.due() {
+			d.pacer.rest()
+		}
 		err := d.conn.Read(d.onRead)
 		if len(d.batch) > 0 {
 			if err := dst.WriteFrames(d.batch); err != nil {
@@ -182,7 +187,8 @@ func (d *Device) end(err error) error { return nameError(d.name, err) }
 // false if there was nothing to read, for the poller to wait and call it again.
 func (d *Device) readBatch(fd uintptr) bool {
 	d.arena, d.batch, d.readEnd = d.arena[:0], d.batch[:0], nil
-	for len(d.batch) < batchFrames {
+	reads := 0
+	for ; len(d.batch) < batchFrames && len(d.arena) < batchBytes; reads++ {
 		n, err := call(unix.SYS_READ, fd, unsafe.Pointer(&d.scratch[0]), readLen)
 		if err == unix.EINTR {
 			continue
@@ -196,6 +202,7 @@ func (d *Device) readBatch(fd uintptr) bool {
 		}
 		d.take(d.scratch[:n])
 	}
+	d.pacer.count(reads, time.Now())
 	if len(d.batch) > 0 {
 		bytes := 0
 		for _, f := range d.batch {

@@ -18,7 +18,8 @@
 //	host ◄── receive path of the kernel ◄── one write per run of frames ◄── glue ◄─ WriteFrames
 //
 // Run waits once and then reads until the queue is empty or its batch is full: under
-// load frames travel in batches, and an idle interface adds no delay. A write passes
+// load frames travel in batches, and an idle interface adds no delay. Of a flood of
+// small frames some gather for a quarter of a millisecond before it reads on. A write passes
 // through the kernel's whole receive path before it returns, so there is no queue in
 // that direction and nothing to wait for.
 //
