@@ -37,8 +37,8 @@ func (Direct) unwrap(b []byte) ([]byte, bool) { return b, true }
 func (Direct) mask() *hash                    { return nil }
 
 // DNS sends datagrams as questions for a record of an invented name, and takes them
-// from answers. What is between may not be a name server: questions are never the same,
-// so it would ask them on, and answers are longer than it takes.
+// from answers. It passes firewalls that let questions through to any name server, not
+// name servers, which would ask somebody else.
 type DNS struct{}
 
 func (DNS) String() string           { return "rudp-dns" }

@@ -16,8 +16,8 @@
 // its own clock returned for 12 s takes the other for dead. When there is nothing to
 // say, a segment that asks for an answer is sent every few seconds.
 //
-// A Conn has one goroutine, which receives, and one timer. Everything else runs on its
-// callers.
+// A Conn has one goroutine, which receives and ends with the Conn, and one timer.
+// Everything else runs on its callers.
 //
 // # Frames beside the stream
 //
@@ -29,9 +29,9 @@
 // # Carriers
 //
 // Direct sends segments as they are, to the server's own R-UDP port. A server opens one,
-// on IPv4, unless its setting DisableNatTraversal is on. Which port follows from its
-// machine and path and stays the same; on the server `ss -ulnp` shows it, as the one port
-// of vpnserver beside those that are its TCP ports too and one that is another helper's.
+// on IPv4, unless its setting DisableNatTraversal is on. Which port follows from the names
+// of its machine and program, so that it stays the same. On the server `ss -ulnp` shows it:
+// of vpnserver's UDP ports two are no TCP ports of it too, and one of these answers.
 // DNS dresses segments as queries to port 53, ICMP as information requests and echo
 // replies; a server listens to these after VpnOverIcmpDnsEnable.
 //
@@ -115,6 +115,7 @@ type Conn struct {
 	readable sync.Cond
 	writable sync.Cond
 	timer    *time.Timer
+	wake     time.Time // when it fires
 	readBy   deadline
 	writeBy  deadline
 	err      error // why the stream has ended
@@ -450,9 +451,15 @@ func (c *Conn) launch(data []byte) {
 	c.next++
 	c.stats.sent.Add(1)
 	c.transmit(f)
-	if c.timer != nil && c.first+1 == c.next {
-		c.timer.Reset(time.Until(f.due)) // nothing was on its way, so nobody waited
+	if c.timer != nil && f.due.Before(c.wake) {
+		c.wakeAt(f.due)
 	}
+}
+
+// wakeAt has tend called at t, and no earlier.
+func (c *Conn) wakeAt(t time.Time) {
+	c.wake = t
+	c.timer.Reset(max(time.Until(t), time.Millisecond))
 }
 
 func (c *Conn) transmit(f *segment) {
@@ -510,7 +517,7 @@ func (c *Conn) tend() {
 			wake = f.due
 		}
 	}
-	c.timer.Reset(max(time.Until(wake), time.Millisecond))
+	c.wakeAt(wake)
 }
 
 // tick is our clock as the protocol has it: milliseconds, never 0.
