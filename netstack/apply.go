@@ -285,7 +285,7 @@ func (s *Stack) announce(c netcfg.Config) error {
 			return err
 		}
 	}
-	return nil
+	return s.announceGroups(c.IPv6.Addresses)
 }
 
 // announce4 broadcasts that addr is ours (RFC 5227 section 2.3).
@@ -327,6 +327,47 @@ func (s *Stack) announce6(address netip.Addr) error {
 	err := s.ns.WritePacketToRemote(nicID, header.EthernetAddressFromMulticastIPv6Address(all), header.IPv6ProtocolNumber, buffer.MakeWithData(b))
 	if err != nil {
 		return fmt.Errorf("netstack: announce %s: %s", address, err)
+	}
+	return nil
+}
+
+// announceGroups tells switches that listen to MLD by which groups our addresses are asked
+// for (RFC 3810 section 5.2). gVisor does so when it joins them; behind another server is
+// another switch, which else would let no question through until it asks.
+func (s *Stack) announceGroups(addrs []netcfg.Address6) error {
+	i := slices.IndexFunc(addrs, func(a netcfg.Address6) bool { return a.Addr.IsLinkLocalUnicast() })
+	if i < 0 {
+		return nil // a report from another address counts for nothing (section 5.2.13)
+	}
+	const (
+		hopByHop   = 8 // a router alert (RFC 2711) and padding
+		report     = header.IPv6MinimumSize + hopByHop
+		recordSize = 4 + 16
+	)
+	src, routers := toAddress(addrs[i].Addr), tcpip.AddrFrom16([16]byte{0: 0xff, 1: 0x02, 15: 0x16})
+	b := make([]byte, report+8+recordSize*len(addrs))
+	header.IPv6(b).Encode(&header.IPv6Fields{
+		PayloadLength:     uint16(len(b) - header.IPv6MinimumSize),
+		TransportProtocol: tcpip.TransportProtocolNumber(header.IPv6HopByHopOptionsExtHdrIdentifier),
+		HopLimit:          1,
+		SrcAddr:           src,
+		DstAddr:           routers,
+	})
+	copy(b[header.IPv6MinimumSize:], []byte{byte(header.ICMPv6ProtocolNumber), 0, 5, 2, 0, 0, 1, 0})
+	icmp := header.ICMPv6(b[report:])
+	icmp.SetType(header.ICMPv6MulticastListenerV2Report)
+	icmp[7] = byte(len(addrs)) // autoconfiguration makes a score at most
+	for n, a := range addrs {
+		const toExclude = 4 // nobody: all that is sent to the group is wanted
+		r := icmp[8+recordSize*n:]
+		r[0] = toExclude
+		group := header.SolicitedNodeAddr(toAddress(a.Addr)).As16()
+		copy(r[4:], group[:])
+	}
+	icmp.SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: icmp, Src: src, Dst: routers}))
+	err := s.ns.WritePacketToRemote(nicID, header.EthernetAddressFromMulticastIPv6Address(routers), header.IPv6ProtocolNumber, buffer.MakeWithData(b))
+	if err != nil {
+		return fmt.Errorf("netstack: announce groups: %s", err)
 	}
 	return nil
 }

@@ -268,3 +268,33 @@ func TestNameServersMayBeOnTheLink(t *testing.T) {
 		t.Errorf("questions: got %q, want one for AAAA only: the stack has no IPv4 address", got)
 	}
 }
+
+// Behind another server is another switch, which may pass on what it has been told of only.
+func TestEachApplySaysWhereWeAre(t *testing.T) {
+	s := newStack(t, macA)
+	wire := capture(t, s)
+	c := dual("10.0.0.1/24", "fe80::1", "2001:db8::1")
+	apply(t, s, c)
+	apply(t, s, c)
+	await := func(what string, is func(f []byte) bool) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for n := 1; ctx.Err() == nil; n++ {
+			frames := wire.Received(ctx, n)
+			n = len(frames)
+			if said := len(slices.DeleteFunc(frames, func(f []byte) bool { return !is(f) })); said >= 2 {
+				return
+			}
+		}
+		t.Fatalf("%s was not sent each time", what)
+	}
+	await("an advertisement of the address", func(f []byte) bool {
+		return len(f) > 80 && frame.EtherType(f) == frame.TypeIPv6 && f[14+40] == 136 && netip.AddrFrom16([16]byte(f[14+48:])) == netip.MustParseAddr("2001:db8::1")
+	})
+	await("a report of its group", func(f []byte) bool {
+		const groups = 14 + 40 + 8 + 8
+		return len(f) == groups+2*20 && f[14+6] == 0 && f[14+40+8] == 143 &&
+			netip.AddrFrom16([16]byte(f[groups+20+4:])) == netip.MustParseAddr("ff02::1:ff00:1")
+	})
+}
