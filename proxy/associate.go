@@ -18,7 +18,8 @@ import (
 // ListenPacket is called with the network "udp" and the address ":0", and returns a socket
 // that sends to, and hears from, everybody that it can reach, by IPv4 and IPv6. It lasts
 // longer than ctx. If it has the methods of *net.UDPConn with a netip.AddrPort, and
-// WaitReadable and WriteNowToUDPAddrPort as package netstack's has them, they are used.
+// WaitReadable, ReadNowFromUDPAddrPort and WriteNowToUDPAddrPort as package netstack's has
+// them, they are used.
 type PacketListener interface {
 	ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error)
 }

@@ -53,6 +53,11 @@ func (b *bind) listen(ctx context.Context) *refusal {
 	if _, err := target(b.req.host, 1); err != nil { // the port does not matter
 		return version.refuse(BadTarget, err)
 	}
+	if _, err := netip.ParseAddr(b.req.host); err != nil {
+		if err := visitorOf(ctx).permitsName(b.req.host, uint16(b.req.port)); err != nil {
+			return version.refuse(NotPermitted, err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, b.srv.DialTimeout)
 	defer cancel()
 	var err error

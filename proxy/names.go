@@ -52,7 +52,7 @@ func (a *association) toName(ctx context.Context, d datagram) {
 	defer n.mu.Unlock()
 	e := n.known[string(d.name)]
 	if e == nil {
-		if e = a.newName(string(d.name)); e == nil {
+		if e = a.newName(string(d.name), d.to.Port()); e == nil {
 			return
 		}
 	}
@@ -73,14 +73,19 @@ func (a *association) toName(ctx context.Context, d datagram) {
 	}
 }
 
-// newName makes room for a name, or drops the datagram that would need it. n.mu is held.
-func (a *association) newName(text string) *name {
+// newName makes room for a name that may be asked for, or drops the datagram to it. n.mu
+// is held.
+func (a *association) newName(text string, port uint16) *name {
 	n := &a.names
-	if _, err := target(text, 1); err != nil {
+	_, err := target(text, int(port))
+	switch {
+	case err != nil:
 		a.drop(DropDestination)
 		return nil
-	}
-	if n.underWay == maxLookups {
+	case visitor{user: a.user}.permitsName(text, port) != nil:
+		a.drop(DropNotPermitted)
+		return nil
+	case n.underWay == maxLookups:
 		a.drop(DropWaiting)
 		return nil
 	}
@@ -147,8 +152,10 @@ func (a *association) answered(e *name, addrs []netip.Addr, err error) {
 func (a *association) sendTo(e *name, port uint16, data []byte) {
 	var err error
 	for range e.addrs {
-		err = a.send(data, e.text, netip.AddrPortFrom(e.addrs[0].Unmap(), port))
-		if why := dialReason(err); err == nil || why != NetUnreachable && why != HostUnreachable && why != NoFamily {
+		if err = a.send(data, e.text, netip.AddrPortFrom(e.addrs[0].Unmap(), port)); err == nil {
+			break
+		}
+		if why := dialReason(err); why != NetUnreachable && why != HostUnreachable && why != NoFamily {
 			break
 		}
 		e.addrs = append(e.addrs[1:], e.addrs[0])

@@ -335,7 +335,11 @@ func TestUsersOfSocketsAreHeldToTheirRules(t *testing.T) {
 	const login = helloAuth + "\x01\x01b\x01b"
 	b := &guest{name: "b", only: "192.0.2.1", limit: 1}
 	far := newMemSocket("10.0.0.5:1")
-	s := NewSOCKS5(Config{Dialer: newNever(), Auth: newGuests(b), Listener: loopbackListener, Resolver: ftpCorp,
+	s := NewSOCKS5(Config{Dialer: newNever(), Auth: newGuests(b), Listener: loopbackListener,
+		Resolver: resolveFunc(func(context.Context, string, string) ([]netip.Addr, error) {
+			t.Error("a name that is not permitted was asked for")
+			return nil, &net.DNSError{}
+		}),
 		PacketListener: packetFunc(func(ctx context.Context, _, _ string) (net.PacketConn, error) {
 			if got := UserOf(ctx); got != "b" {
 				t.Errorf("opened for %q, want b", got)
@@ -359,7 +363,7 @@ func TestUsersOfSocketsAreHeldToTheirRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sock.Close()
-	for _, d := range []string{"\x00\x00\x00\x01\xc0\x00\x02\x02\x00\x35elsewhere", to4 + strings.Repeat("x", 1000), to4 + "allowed"} {
+	for _, d := range []string{toHost("deny.corp") + "x", toHost("me.localhost") + "x", "\x00\x00\x00\x01\xc0\x00\x02\x02\x00\x35elsewhere", to4 + strings.Repeat("x", 1000), to4 + "allowed"} {
 		send(t, sock, d)
 	}
 	if got := far.await(0); got.data != "allowed" {
@@ -372,8 +376,8 @@ func TestUsersOfSocketsAreHeldToTheirRules(t *testing.T) {
 	if n, err := sock.Read(buf); err != nil || string(buf[headerIPv4:n]) != "short" {
 		t.Errorf("got %q, %v", buf[:n], err)
 	}
-	if got := s.Stats().Dropped; got[DropNotPermitted] != 1 || got[DropRate] != 2 {
-		t.Errorf("dropped: got %v, want one not permitted and two for the rate", got)
+	if got := s.Stats().Dropped; got[DropNotPermitted] != 3 || got[DropRate] != 2 {
+		t.Errorf("dropped: got %v, want three not permitted and two for the rate", got)
 	}
 	b.mu.Lock()
 	for _, cut := range b.cuts {
@@ -382,6 +386,16 @@ func TestUsersOfSocketsAreHeldToTheirRules(t *testing.T) {
 	b.mu.Unlock()
 	expectEOF(t, c)
 
+	for b.open() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	c = connect(t, addr)
+	send(t, c, login+"\x05\x02\x00\x03\x09deny.corp\x00\x15")
+	expect(t, c, "\x05\x02"+loginOK+failure(2)) // and is not asked for
+	c.Close()
+	for b.open() > 0 {
+		time.Sleep(time.Millisecond)
+	}
 	c = connect(t, addr)
 	send(t, c, login+bindAny)
 	expect(t, c, "\x05\x02"+loginOK)
