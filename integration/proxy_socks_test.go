@@ -39,6 +39,24 @@ func TestProxyEveryKindOnOnePort(t *testing.T) {
 			t.Errorf("got %q, %v, want %q", page, err, sitePage)
 		}
 	})
+	t.Run("curl where a password is asked for", func(t *testing.T) {
+		const own = "127.0.0.1:1082"
+		w := w.in(t)
+		c := w.StartClient(usualFlags.with(flags{"socks5": absent, "http": absent, "listen": own, "proxy-user": "me", "proxy-pass": "pw"}))
+		c.WaitLog("tunnel up", upTime)
+		for _, login := range []string{"", "me@", "me:pw@"} { // SOCKS4 has no place for a password
+			_, err := w.Curl("--proxy", "socks4a://"+login+own, "--max-time", "10", "http://"+siteName+"/")
+			if err == nil || !strings.Contains(err.Error(), "(93)") {
+				t.Errorf("SOCKS4a as %q: got %v, want it refused with 93", login, err)
+			}
+		}
+		for _, scheme := range []string{"socks5h", "http"} {
+			w.checkPage(t, scheme+"://me:pw@"+own, "http://"+siteName+"/")
+			if _, err := w.Curl("--proxy", scheme+"://me:wrong@"+own, "--max-time", "10", "http://"+siteName+"/"); err == nil {
+				t.Errorf("%s: a wrong password lets in", scheme)
+			}
+		}
+	})
 	t.Run("ncat", func(t *testing.T) {
 		needTool(t, "ncat", "ncat")
 		for _, kind := range []string{"socks4", "socks5", "http"} {
