@@ -201,6 +201,21 @@ func parseDNSListen(s string) (ListenAddress, error) {
 	return a, nil
 }
 
+// open tells of ports that other machines reach.
+func (f Forwards) open() (notes []string) {
+	for _, l := range f.Local {
+		if !isPath(l.Listen) && !onLoopback(l.Listen) {
+			notes = append(notes, fmt.Sprintf("-L: whoever reaches %s of this machine is led to %s in the VPN", l.Listen, l.Target))
+		}
+	}
+	for _, d := range f.DNS {
+		if !d.Addr().IsLoopback() {
+			notes = append(notes, fmt.Sprintf("-dns-listen: whoever reaches %v can ask the VPN's name servers, under our address", d))
+		}
+	}
+	return notes
+}
+
 // check finds ports that are wanted twice.
 func (f Forwards) check(p Proxy) (ps []problem) {
 	type port struct{ flag, network, listen string }

@@ -111,6 +111,13 @@ func TestForwardsMeanNetstackMode(t *testing.T) {
 	}
 }
 
+func TestPortsThatOthersReachAreTold(t *testing.T) {
+	c, err := loadWords("-host", "h", "-user", "u", "-pass", "p", "-L", "1:a:1,/s:a:1,0.0.0.0:2:b:2", "-dns-listen", "53,[::]:54")
+	if err != nil || len(c.Notes) != 2 || !strings.Contains(c.Notes[0], "0.0.0.0:2") || !strings.Contains(c.Notes[1], "[::]:54") {
+		t.Errorf("got %q, %v", c.Notes, err)
+	}
+}
+
 // A config file made for the proxies is good for nc too, but who says it there is told.
 func TestAToolTakesWhatConcernsIt(t *testing.T) {
 	env := map[string]string{"SOFTETHER_LISTEN": "127.0.0.1:1080", "SOFTETHER_L": "80:web:80", "SOFTETHER_TAP": "vpn0"}

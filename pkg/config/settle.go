@@ -121,6 +121,9 @@ func (l *loader) noteRisks() {
 	if addr := firstOpen(d.Proxy); addr != "" && d.Proxy.Open {
 		l.note(fmt.Sprintf("-proxy-open: whoever reaches %s can use the VPN", addr))
 	}
+	for _, note := range d.Forwards.open() {
+		l.note(note)
+	}
 	l.noteWay()
 	if d.Mode == ModeTAP {
 		l.noteIdle()
