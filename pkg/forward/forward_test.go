@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -358,6 +359,75 @@ func TestAFirstFlightWaitsForItsSocket(t *testing.T) {
 		if err != nil || string(b[:n]) != fmt.Sprint(i) {
 			t.Fatalf("datagram %d: got %q, %v", i, b[:n], err)
 		}
+	}
+}
+
+// What waits for sockets is bounded over all flows, and the room is given back.
+func TestWhatWaitsForSocketsIsBounded(t *testing.T) {
+	to := &slowly{wait: make(chan struct{}), err: errors.New("no such host")}
+	f := open(t, Config{Network: "udp", From: Host{}, Listen: "127.0.0.1:0", To: to, Target: "nobody:1"})
+	big := make([]byte, 60000)
+	const clients = maxAheadBytes/60000 + 10
+	for range clients {
+		if _, err := udpClient(t, f).Write(big); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond) // or the socket drops them
+	}
+	for end := time.Now().Add(20 * time.Second); f.Stats().Dropped == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("nothing was dropped: %+v", f.Stats())
+		}
+	}
+	close(to.wait)
+	for end := time.Now().Add(20 * time.Second); f.Stats().Open > 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("counters: %+v", f.Stats())
+		}
+	}
+	if st := f.Stats(); st.Dropped != st.Accepted || st.ToTarget != 0 {
+		t.Errorf("counters: %+v, want each datagram dropped once", st)
+	}
+}
+
+// Nothing is allocated for a datagram, and no goroutine started.
+func TestADatagramCostsNothingButItsCopies(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	pc, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	go func() {
+		b := make([]byte, 2000)
+		for {
+			n, from, err := pc.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			_, _ = pc.WriteToUDPAddrPort(b[:n], from)
+		}
+	}()
+	f := open(t, Config{Network: "udp", From: Host{}, Listen: "127.0.0.1:0", To: Host{}, Target: pc.LocalAddr().String(), ProxyHeader: true})
+	c := udpClient(t, f)
+	msg, out := make([]byte, 1000), make([]byte, 2000)
+	round := func() {
+		if _, err := c.Write(msg); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	round()
+	before := runtime.NumGoroutine()
+	if got := testing.AllocsPerRun(500, round); got != 0 {
+		t.Errorf("allocations for a datagram there and back: %v, want none", got)
+	}
+	if after := runtime.NumGoroutine(); after > before {
+		t.Errorf("goroutines: %d before and %d after", before, after)
 	}
 }
 

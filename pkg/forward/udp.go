@@ -18,6 +18,9 @@ const (
 	// maxAhead is how many datagrams of a new flow wait for its socket: those of a
 	// first flight, as QUIC's.
 	maxAhead = 16
+	// maxAheadBytes bounds what waits in all flows of a port: 512 flows could else hold
+	// half a gigabyte while a name server is slow.
+	maxAheadBytes = 4 << 20
 	// giveWay is after how long without a datagram a flow may lose its place to another.
 	giveWay = 15 * time.Second
 	// failPause is how long a flow whose target was not reached drops datagrams, for
@@ -43,6 +46,8 @@ type flow struct {
 type flows struct {
 	*Forward
 	begun time.Time
+
+	ahead atomic.Int64 // bytes that wait for sockets
 
 	mu  sync.Mutex // guards all
 	all map[netip.AddrPort]*flow
@@ -143,6 +148,9 @@ func (t *flows) makeRoom() bool {
 
 func (t *flows) remove(fl *flow) {
 	fl.end()
+	fl.mu.Lock()
+	t.flush(fl, func([]byte) { t.counters.dropped.Add(1) }) // its target was not reached
+	fl.mu.Unlock()
 	t.counters.open.Add(-1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -176,18 +184,37 @@ func (t *flows) pass(fl *flow, b []byte, n int) {
 	fl.mu.Lock()
 	conn := fl.conn
 	if conn == nil {
-		if !fl.ended && len(fl.ahead) < maxAhead {
+		kept := !fl.ended && len(fl.ahead) < maxAhead && t.reserve(len(b))
+		if kept {
 			fl.ahead = append(fl.ahead, append([]byte(nil), b...))
-			n = 0 // counted when it is sent
 		}
 		fl.mu.Unlock()
-		if n > 0 {
+		if !kept {
 			t.counters.dropped.Add(1)
 		}
 		return
 	}
 	fl.mu.Unlock()
 	t.send(conn, b, n)
+}
+
+// reserve makes room for what is to wait, if there is any.
+func (t *flows) reserve(n int) bool {
+	if t.ahead.Add(int64(n)) <= maxAheadBytes {
+		return true
+	}
+	t.ahead.Add(int64(-n))
+	return false
+}
+
+// flush hands what has waited for a flow's socket to send, and gives the room back.
+// fl.mu is held.
+func (t *flows) flush(fl *flow, send func([]byte)) {
+	for _, b := range fl.ahead {
+		send(b)
+		t.ahead.Add(int64(-len(b)))
+	}
+	fl.ahead = nil
 }
 
 func (t *flows) send(conn net.Conn, b []byte, n int) {
@@ -220,10 +247,8 @@ func (t *flows) serve(ctx context.Context, fl *flow) {
 	}
 	defer conn.Close()
 	fl.mu.Lock()
-	for _, b := range fl.ahead {
-		t.send(conn, b, len(b)-len(fl.header))
-	}
-	fl.conn, fl.ahead = conn, nil
+	t.flush(fl, func(b []byte) { t.send(conn, b, len(b)-len(fl.header)) })
+	fl.conn = conn
 	ended := fl.ended
 	fl.mu.Unlock()
 	if !ended {
@@ -234,13 +259,14 @@ func (t *flows) serve(ctx context.Context, fl *flow) {
 // carryAnswers carries the target's datagrams to the client.
 func (t *flows) carryAnswers(fl *flow, conn net.Conn) {
 	write, read := writerOf(t.packets), lendingReader(conn)
+	answer := func(b []byte) { t.answer(fl, b, write) } // once: none is made for a datagram
 	for errs := 0; errs < maxErrors; {
 		silent := time.Duration(t.now() - fl.last.Load())
 		if silent >= t.cfg.FlowIdle {
 			return
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(t.cfg.FlowIdle - silent))
-		err := read(func(b []byte) { t.answer(fl, b, write) })
+		err := read(answer)
 		switch {
 		case err == nil:
 			errs = 0
