@@ -218,6 +218,13 @@ func (s *Stack) untrack(t tracked) {
 	delete(s.tracked, t)
 }
 
+// Open returns how many connections, listeners and sockets are open.
+func (s *Stack) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.tracked)
+}
+
 // config returns what was applied last, or why nothing can be sent.
 func (s *Stack) config() (netcfg.Config, error) {
 	s.mu.Lock()

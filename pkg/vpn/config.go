@@ -38,6 +38,7 @@ type Config struct {
 
 	ReconnectDelay time.Duration      // base of the delays between attempts; 0 means 5 s
 	ReconnectMax   time.Duration      // their limit; 0 means 1 min
+	OnWelcome      func(wire.Welcome) // told what the server says of each session, must not block; may be nil
 	OnState        func(client.State) // told of each new state, must not block; may be nil
 	Probe          health.Target      // whom Health asks; the zero Target is the gateway
 	Log            *slog.Logger       // nil discards
@@ -129,7 +130,7 @@ func (c Config) planIPv6() *autoconf.Config {
 func (c Config) client(mac net.HardwareAddr) client.Config {
 	cc := client.Config{
 		Session: c.Session, Servers: Servers(c.Servers, c.Fastest, c.Way), Hurry: c.Way.Changed(), Refresh: c.Refresh,
-		ReconnectDelay: c.ReconnectDelay, ReconnectMax: c.ReconnectMax, Log: c.Log,
+		ReconnectDelay: c.ReconnectDelay, ReconnectMax: c.ReconnectMax, OnWelcome: c.OnWelcome, Log: c.Log,
 	}
 	if !c.Session.Bridge && !c.Session.Monitor {
 		cc.DHCP, cc.Static, cc.Adjust = c.Address.Plan(mac, c.Log)
