@@ -32,6 +32,7 @@ const (
 //	GET /stream/NAME/SIZE    SIZE bytes made from NAME
 //	GET /gated/NAME/SIZE     the same, the second half only after Open(NAME)
 //	GET /zeros/SIZE          SIZE zero bytes, the cheapest body there is
+//	GET /whoami              the client's address
 //	PUT /sink                answers with the size and SHA-256 of what came
 //	PUT /discard             answers with nothing
 type site struct {
@@ -45,6 +46,10 @@ func startSite(t testing.TB, ns *netns) *site {
 	s := &site{gates: make(map[string]chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, sitePage) })
+	mux.HandleFunc("GET /whoami", func(w http.ResponseWriter, r *http.Request) {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		io.WriteString(w, host)
+	})
 	mux.HandleFunc("GET /stream/{name}/{size}", s.stream)
 	mux.HandleFunc("GET /gated/{name}/{size}", s.gated)
 	mux.HandleFunc("GET /zeros/{size}", s.zeros)

@@ -16,6 +16,7 @@ import (
 
 	"softether-go/pkg/config"
 	"softether-go/pkg/netcfg"
+	"softether-go/pkg/users"
 	"softether-go/proxy"
 )
 
@@ -25,6 +26,7 @@ type proxies struct {
 	servers []listening
 	reloads []func() error  // of the files that have to do with it
 	up      <-chan struct{} // closed when the tunnel is, for the first time; nil is from the start
+	users   *users.Users    // of a file; nil without one
 }
 
 type listening struct {

@@ -22,11 +22,12 @@ func (p *proxies) openAuth(c config.Proxy) (proxy.Auth, error) {
 	case c.Users == "":
 		return nil, nil
 	}
-	u, err := users.Open(users.Config{Path: c.Users, Log: p.log})
+	u, err := users.Open(users.Config{Path: c.Users, Tags: c.Isolate, Log: p.log})
 	if err != nil {
 		return nil, fmt.Errorf("-proxy-users: %w", err)
 	}
 	p.reloads = append(p.reloads, u.Reload)
+	p.users = u
 	return usersAuth{u}, nil
 }
 

@@ -27,6 +27,7 @@ type program struct {
 	health   *teller
 	manager  *notifier // of services; nil tells nobody
 	drain    time.Duration
+	leave    func() error // what is to be done before the session ends; may be nil
 
 	showEvery time.Duration // between log lines with the counters; 0 means none
 	tables    io.Writer     // for tables of the counters
@@ -74,6 +75,9 @@ func newBareProgram(ctx context.Context, cfg config.Config, log *slog.Logger) (*
 			return nil, err
 		}
 		return assemble(vc, end, cfg), nil
+	}
+	if cfg.Proxy.Isolate {
+		return newIsolatedProgram(ctx, vc, cfg, log)
 	}
 	return newProxyProgram(ctx, vc, cfg, log)
 }
@@ -170,6 +174,9 @@ func (p *program) run(ctx context.Context) error {
 		p.drain = 0
 	}
 	p.shutdown(p.drain)
+	if p.leave != nil {
+		err = errors.Join(err, p.leave())
+	}
 	cancel()
 	for range left {
 		if e := <-ended; err == nil && !errors.Is(e, context.Canceled) {

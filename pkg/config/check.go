@@ -189,6 +189,9 @@ func (p Proxy) check() (ps []problem) {
 		ps = append(ps, problem{flag: "proxy-user", text: "missing: the proxies' password needs a user name", needs: login})
 	}
 	ps = append(ps, p.checkTLS()...)
+	if p.Isolate && p.Users == "" {
+		ps = append(ps, problem{flag: "isolate-users", needs: login, text: "makes each user a host: add -proxy-users, which tells users apart"})
+	}
 	all := p.listeners()
 	for i, addr := range all {
 		if j := slices.IndexFunc(all[:i], func(other string) bool { return overlap(addr, other) }); j >= 0 {

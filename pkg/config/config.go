@@ -223,6 +223,7 @@ type Proxy struct {
 	CertFile string // of HTTPS and Mixed; set exactly if KeyFile is
 	KeyFile  string
 	Announce Announce // to web servers
+	Isolate  bool     // users are hosts of their own; only with Users
 	Users    string   // a file of several; then there is no User
 	Open     bool     // listen beyond loopback even without authentication
 }

@@ -364,6 +364,8 @@ dns 10.0.0.1,10.0.0.2 # flag
 no-dhcp false # default
 no-ipv6 false # default
 http 127.0.0.1:8080 # vpn.conf:2
+http-announce nothing # default
+isolate-users false # default
 proxy-open false # default
 accept-default-gateway false # default
 accept-static-routes false # default

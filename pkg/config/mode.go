@@ -29,6 +29,29 @@ func (c Config) servesBy() string {
 
 // checkMode checks the settings of the mode, and that there are none of the other.
 func (c Config) checkMode() []problem {
+	return append(c.checkOfMode(), c.checkIsolation()...)
+}
+
+// checkIsolation finds what needs the one host that there is not if each user is one.
+func (c Config) checkIsolation() (ps []problem) {
+	if !c.Proxy.Isolate {
+		return nil
+	}
+	if c.Address.NoDHCP {
+		ps = append(ps, problem{flag: "no-dhcp", needs: []string{"isolate-users"}, text: "gives one address, but with -isolate-users each user needs one: drop one of the two"})
+	}
+	for _, row := range []struct {
+		flag string
+		n    int
+	}{{"L", len(c.Forwards.Local)}, {"R", len(c.Forwards.Remote)}, {"dns-listen", len(c.Forwards.DNS)}} {
+		if row.n > 0 {
+			ps = append(ps, problem{flag: row.flag, needs: []string{"isolate-users"}, text: "is of no user, but with -isolate-users there is no host for others: run a second softether-go for it"})
+		}
+	}
+	return ps
+}
+
+func (c Config) checkOfMode() []problem {
 	switch c.Mode {
 	case ModeRun:
 		return slices.Concat(c.checkIPv6(), c.strayIn(tapMode), c.strayIn(proxies), c.strayIn(forwarding), c.strayIn(splitting), c.Run.check())

@@ -3,6 +3,7 @@ package hosts
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -41,7 +42,7 @@ func startHosts(t *testing.T, idle time.Duration) (*Hosts, *gateway.Gateway) {
 	h := New(Config{
 		Switch: sw, Idle: idle,
 		MAC: func(name string) net.HardwareAddr { return net.HardwareAddr{0x5e, 0, 0, 0, 0, name[0]} },
-		Plan: func(mac net.HardwareAddr) (*dhcp.Config, netcfg.Config, func(netcfg.Config) netcfg.Config) {
+		Plan: func(mac net.HardwareAddr, _ *slog.Logger) (*dhcp.Config, netcfg.Config, func(netcfg.Config) netcfg.Config) {
 			return &dhcp.Config{MAC: mac}, netcfg.Config{}, nil
 		},
 	})
@@ -165,7 +166,7 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	}
 	defer sw.Close()
 	h := New(Config{Switch: sw, MAC: func(string) net.HardwareAddr { return net.HardwareAddr{0x5e, 0, 0, 0, 0, 1} },
-		Plan: func(mac net.HardwareAddr) (*dhcp.Config, netcfg.Config, func(netcfg.Config) netcfg.Config) {
+		Plan: func(mac net.HardwareAddr, _ *slog.Logger) (*dhcp.Config, netcfg.Config, func(netcfg.Config) netcfg.Config) {
 			return &dhcp.Config{MAC: mac}, netcfg.Config{}, nil
 		}})
 	defer h.Close()

@@ -1,0 +1,276 @@
+//go:build linux
+
+package integration
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// A userFile is one for -proxy-users. Each user's password is their name.
+type userFile struct {
+	t    testing.TB
+	path string
+}
+
+func newUserFile(t testing.TB, w *world, text string) userFile {
+	t.Helper()
+	f := userFile{t, filepath.Join(w.clientFiles(), "users")}
+	f.write(text)
+	return f
+}
+
+// write puts the hash behind each name that begins a line, and makes the file a new one.
+func (f userFile) write(text string) {
+	f.t.Helper()
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		name := strings.TrimSuffix(line, "\n")
+		if name != "" && name[0] != ' ' {
+			hash, err := bcrypt.GenerateFromPassword([]byte(name), bcrypt.MinCost)
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			line = name + ":" + string(hash) + "\n"
+		}
+		b.WriteString(line)
+	}
+	if err := os.WriteFile(f.path+".new", []byte(b.String()), 0o644); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := os.Rename(f.path+".new", f.path); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// curlStatus returns what curl says of a request by a user: the status of the answer, or of
+// a SOCKS proxy the code, as -N.
+func (w *world) curlStatus(user, scheme, url string, args ...string) int {
+	w.t.Helper()
+	proxy := scheme + "://"
+	if user != "" {
+		proxy += user + ":" + strings.ReplaceAll(user, "+web", "") + "@"
+	}
+	proxy += httpProxy
+	cmd := w.cli.Command(append([]string{"curl", "--silent", "--show-error", "--max-time", "15", "--output", "/dev/null",
+		"--write-out", "%{http_code} %{http_connect}", "--proxy", proxy, url}, args...)...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, _ := cmd.Output()
+	var status, connect, code int
+	fmt.Sscan(string(out), &status, &connect)
+	if i := strings.LastIndex(stderr.String(), "("); strings.HasPrefix(scheme, "socks") && i >= 0 {
+		fmt.Sscanf(stderr.String()[i:], "(%d)", &code)
+		return -code
+	}
+	return max(status, connect)
+}
+
+// Proves what users may do by what other programs and servers see: rules and limits with
+// their codes, by each kind of proxy, and that a file that changes counts.
+func TestProxyUsers(t *testing.T) {
+	t.Parallel()
+	w := newWorldWithoutDHCP(t)
+	w.lan.Dnsmasq(usualLease, "--host-record=loop.corp,127.0.0.1", "--host-record=meta.corp,169.254.169.254", "--host-record=far.corp,"+routedHost)
+	users := newUserFile(t, w, "alice\nbob\n deny far.corp\n allow .corp 80\n allow 10.201.0.0/16\ncarol\n connections 1\ndave\n rate-down 100k\n")
+	c := w.StartClient(usualFlags.with(flags{"socks5": absent, "http": absent, "listen": httpProxy, "proxy-users": users.path}))
+	eventually(t, upTime, "the tunnel carries traffic", func() error {
+		if got := w.curlStatus("alice", "http", "http://"+siteName+"/"); got != 200 {
+			return fmt.Errorf("status %d\n%s", got, c.Log())
+		}
+		return nil
+	})
+	t.Run("codes", func(t *testing.T) {
+		for _, row := range []struct {
+			user, url          string
+			http, connect, sox int
+		}{
+			{"alice", "http://" + siteName + "/", 200, 200, 0},
+			{"alice", "http://" + routedHost + "/", 200, 200, 0},
+			{"", "http://" + siteName + "/", 407, 407, 0},
+			{"mallory", "http://" + siteName + "/", 407, 407, 0},
+			{"bob", "http://" + siteName + "/", 200, 200, 0},
+			{"bob", "http://" + siteName + ":7/", 403, 403, -2},
+			{"bob", "http://" + lanGateway + "/", 403, 403, -2},
+			{"bob", "http://" + routedHost + "/", 200, 200, 0},
+			{"bob", "http://far.corp/", 403, 403, -2}, // its address would do
+			{"alice", "http://loop.corp/", 403, 403, -2},
+			{"alice", "http://meta.corp/", 403, 403, -2},
+			{"alice", "http://127.0.0.1/", 403, 403, -2},
+			{"alice", "http://169.254.169.254/", 403, 403, -2},
+			{"alice", "http://nothing.corp/", 502, 502, -4},
+		} {
+			if got := w.curlStatus(row.user, "http", row.url); got != row.http {
+				t.Errorf("%s to %s by HTTP: got %d, want %d", row.user, row.url, got, row.http)
+			}
+			if got := w.curlStatus(row.user, "http", row.url, "--proxytunnel"); got != row.connect {
+				t.Errorf("%s to %s by CONNECT: got %d, want %d", row.user, row.url, got, row.connect)
+			}
+			if row.http == 407 {
+				continue // curl gives no code
+			}
+			got := w.curlStatus(row.user, "socks5h", row.url)
+			if got > 0 {
+				got = 0 // there was an answer
+			}
+			if got != row.sox {
+				t.Errorf("%s to %s by SOCKS5: got %d, want %d", row.user, row.url, got, row.sox)
+			}
+		}
+	})
+	t.Run("a limit of connections", func(t *testing.T) {
+		conn, status := w.connectAs(t, "carol", lanGateway+":"+echoPort)
+		if status != 200 {
+			t.Fatalf("the first: %d", status)
+		}
+		if got := w.curlStatus("carol", "http", "http://"+siteName+"/"); got != 429 {
+			t.Errorf("a second by HTTP: got %d, want 429", got)
+		}
+		if got := w.curlStatus("carol", "socks5h", "http://"+siteName+"/"); got != -2 {
+			t.Errorf("a second by SOCKS5: got %d, want -2", got)
+		}
+		conn.Close()
+		eventually(t, 5*time.Second, "the first is counted out", func() error {
+			if got := w.curlStatus("carol", "http", "http://"+siteName+"/"); got != 200 {
+				return fmt.Errorf("got %d", got)
+			}
+			return nil
+		})
+	})
+	t.Run("a rate", func(t *testing.T) {
+		begun := time.Now()
+		if got := w.curlStatus("dave", "http", "http://"+siteName+"/zeros/300000"); got != 200 {
+			t.Fatalf("got %d", got)
+		}
+		if took := time.Since(begun); took < 2*time.Second {
+			t.Errorf("300 kB at 100 kB/s took %v", took)
+		}
+	})
+	t.Run("a file that changes", func(t *testing.T) {
+		kept, _ := w.connectAs(t, "alice", lanGateway+":"+echoPort)
+		lost, _ := w.connectAs(t, "carol", lanGateway+":"+echoPort)
+		text, err := os.ReadFile(users.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		alice, _, _ := strings.Cut(string(text), "\n")
+		if err := os.WriteFile(users.path, []byte("alice\n"), 0o644); err != nil { // broken
+			t.Fatal(err)
+		}
+		c.Signal(syscall.SIGHUP)
+		c.WaitLog("neither NAME:HASH", 5*time.Second)
+		if got := w.curlStatus("alice", "http", "http://"+siteName+"/"); got != 200 {
+			t.Errorf("with a broken file: got %d, want 200", got)
+		}
+		users.write("erin\n")
+		more, err := os.ReadFile(users.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(users.path, []byte(alice+"\n"+string(more)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 5*time.Second, "the new user is let in without a signal", func() error {
+			if got := w.curlStatus("erin", "http", "http://"+siteName+"/"); got != 200 {
+				return fmt.Errorf("got %d", got)
+			}
+			return nil
+		})
+		if got := w.curlStatus("carol", "http", "http://"+siteName+"/"); got != 407 {
+			t.Errorf("who was taken out: got %d, want 407", got)
+		}
+		lost.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := lost.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+			t.Errorf("the connection of who was taken out: %v", err)
+		}
+		kept.SetDeadline(time.Now().Add(5 * time.Second))
+		io.WriteString(kept, "x")
+		if _, err := io.ReadFull(kept, make([]byte, 1)); err != nil {
+			t.Errorf("the connection of who stayed: %v", err)
+		}
+	})
+}
+
+// connectAs opens a tunnel as a user, and returns the status of the answer.
+func (w *world) connectAs(t testing.TB, user, target string) (net.Conn, int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	conn, err := w.cli.Dial(ctx, httpProxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprintf(conn, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\nProxy-Authorization: Basic %s\r\n\r\n", target,
+		base64.StdEncoding.EncodeToString([]byte(user+":"+user)))
+	res, err := http.ReadResponse(bufio.NewReaderSize(conn, 16), &http.Request{Method: http.MethodConnect})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.SetDeadline(time.Time{})
+	return conn, res.StatusCode
+}
+
+// Proves that users are hosts of their own on the real hub: the server behind it sees another
+// address for each, and the same for the same one, also of the next run.
+func TestIsolatedUsers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.srv.Policy(userName, "NoBridge", "yes") // as the official tools make users
+	users := newUserFile(t, w, "alice\nbob\ncarol\n mac 5e:00:00:00:00:07\n")
+	f := usualFlags.with(flags{"socks5": absent, "http": absent, "listen": httpProxy, "proxy-users": users.path, "isolate-users": "true"})
+	address := func(user, scheme string) (string, error) {
+		return w.Curl("--max-time", "15", "--proxy", scheme+"://"+user+":"+strings.TrimSuffix(user, "+web")+"@"+httpProxy, "http://"+siteName+"/whoami")
+	}
+	seen := make(map[string]string)
+	for run := range 2 {
+		c := w.StartClient(f)
+		for _, user := range []string{"alice", "bob", "alice+web", "alice"} {
+			for _, scheme := range []string{"http", "socks5h"} {
+				var got string
+				eventually(t, upTime, user+" gets through", func() (err error) {
+					got, err = address(user, scheme)
+					return err
+				})
+				if was := seen[user]; was != "" && was != got {
+					t.Errorf("run %d: %s is now %s, was %s\n%s", run, user, got, was, c.Log())
+				}
+				seen[user] = got
+			}
+		}
+		if run == 0 {
+			// The policy allows three stations in a session; a fourth is told so.
+			if got := w.curlStatus("carol", "http", "http://"+siteName+"/whoami"); got != 403 {
+				t.Errorf("one station too many: got %d, want 403", got)
+			}
+			c.WaitLog("NoBridge", 5*time.Second)
+		}
+		c.Terminate()
+		if code := c.ExitCode(15 * time.Second); code != 0 {
+			t.Errorf("run %d: exit code %d", run, code)
+		}
+		eventually(t, 5*time.Second, "the addresses are given back", func() error {
+			if n := w.lan.Saw("DHCPRELEASE"); n < 3*(run+1) {
+				return fmt.Errorf("%d so far", n)
+			}
+			return nil
+		})
+	}
+	if seen["alice"] == seen["bob"] || seen["alice"] == seen["alice+web"] || seen["bob"] == seen["alice+web"] {
+		t.Errorf("addresses: got %v, want three", seen)
+	}
+}
