@@ -114,8 +114,45 @@ func TestUDPRequired(t *testing.T) {
 		})
 	})
 	t.Run("datagrams of an enemy", func(t *testing.T) { enemyDatagrams(t, w, cable, c, inner) })
+	t.Run("the connection is cut", func(t *testing.T) {
+		seen := len(c.Log())
+		w.cli.ss("-K", "dst", serverAddress)
+		c.WaitLogAfter(seen, "session joined again", recoverTime)
+		inner.Check(recoverTime)
+		if err := c.sendsByUDP(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("our address changes", func(t *testing.T) {
+		seen := len(c.Log())
+		w.cli.IP("address", "del", clientAddress+"/24", "dev", "eth0")
+		w.cli.IP("address", "add", movedAddress+"/24", "dev", "eth0")
+		c.WaitLogAfter(seen, "session joined again", recoverTime)
+		inner.Check(recoverTime)
+		eventually(t, 20*time.Second, "the server sends by UDP", c.sendsByUDP)
+	})
 	if got := strings.Count(c.Log(), "session established"); got != 1 {
 		t.Errorf("sessions: got %d, want the one", got)
+	}
+	t.Run("the server starts again", func(t *testing.T) {
+		seen := len(c.Log())
+		w.srv.Kill()
+		w.srv.Start()
+		w.lan.Attach()
+		c.WaitLogAfter(seen, "frames go by UDP now", recoverTime)
+		inner.Check(recoverTime)
+		eventually(t, 20*time.Second, "the server sends by UDP", c.sendsByUDP)
+	})
+}
+
+// movedAddress is one that the client gets later.
+const movedAddress = "198.18.0.3"
+
+// ss runs ss(8) in the namespace.
+func (n *netns) ss(args ...string) {
+	n.t.Helper()
+	if out, err := n.Command(append([]string{"ss"}, args...)...).CombinedOutput(); err != nil {
+		n.t.Fatalf("ss %v: %v\n%s", args, err, out)
 	}
 }
 
