@@ -36,6 +36,7 @@ type path struct {
 	cut   atomic.Bool
 
 	passed, lost, held atomic.Int64 // packets; held: while cut
+	pieces             atomic.Int64 // fragments but the first
 }
 
 func (p *path) Lose(share float64)    { p.loss.Store(int64(share * 1e6)) }
@@ -159,6 +160,8 @@ func (c *cable) pathOf(f []byte, outbound bool) *path {
 	case unix.IPPROTO_UDP:
 		if binary.BigEndian.Uint16(ip[6:])&0x1fff == 0 { // not a later fragment
 			c.translate(ip[int(ip[0]&15)*4:], outbound)
+		} else {
+			c.udp.pieces.Add(1)
 		}
 		return &c.udp
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -225,13 +226,26 @@ func TestUDPWhereTCPIsBad(t *testing.T) {
 	c := w.StartClient(usualFlags)
 	c.WaitUp()
 	inner := w.dialEcho()
+	w.startTrickle("/zeros/1000000000")
+	w.startTrickle("/sink", "--upload-file", "/dev/zero")
 	cable.tcp.Lose(0.03)
-	w.startTrickle()
 	c.WaitLog(`frames go by UDP now[^\n]*cause="TCP loses packets`, 60*time.Second)
 	eventually(t, 20*time.Second, "the server sends by UDP", c.sendsByUDP)
 	inner.Check(5 * time.Second)
 	if lost, passed := cable.tcp.lost.Load(), cable.udp.passed.Load(); lost == 0 || passed == 0 {
 		t.Errorf("TCP packets lost: %d, UDP packets passed: %d, want some of both", lost, passed)
+	}
+	// Both transfers have agreed on segments that are too long now.
+	eventually(t, 20*time.Second, "long segments have been replaced by shorter ones", func() error {
+		large, pieces := c.counter("large_by_tcp"), cable.udp.pieces.Load()
+		time.Sleep(time.Second)
+		if l, p := c.counter("large_by_tcp")-large, cable.udp.pieces.Load()-pieces; l+uint64(p) > 0 {
+			return fmt.Errorf("in a second %d frames too long for UDP, and %d datagrams in pieces", l, p)
+		}
+		return nil
+	})
+	if got := c.counter("told_narrow"); got < 2 {
+		t.Errorf("senders were told %d times, want both", got)
 	}
 	if c.counter("carries") != 1 || c.counter("moved_to_udp") != 1 {
 		t.Error("the table of counters does not say that UDP carries")
@@ -312,12 +326,12 @@ func askWho(station byte, who string) []byte {
 	return frametest.Frame(net.HardwareAddr{255, 255, 255, 255, 255, 255}, mac, frame.TypeARP, p)
 }
 
-// startTrickle keeps a download going through the tunnel, slow enough that loss and not
+// startTrickle keeps a transfer going through the tunnel, slow enough that loss and not
 // speed is what TCP sees of the way.
-func (w *world) startTrickle() {
+func (w *world) startTrickle(path string, args ...string) {
 	w.t.Helper()
-	cmd := w.cli.Command("curl", "--silent", "--output", "/dev/null", "--limit-rate", "300k", "--retry", "100", "--retry-all-errors",
-		"--proxy", w.proxy, "http://"+w.siteAddress()+"/zeros/1000000000")
+	cmd := w.cli.Command(slices.Concat([]string{"curl", "--silent", "--output", "/dev/null", "--limit-rate", "300k",
+		"--proxy", w.proxy}, args, []string{"http://" + w.siteAddress() + path})...)
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}

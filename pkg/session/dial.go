@@ -221,7 +221,7 @@ func (d *dialer) attempt(ctx context.Context) (*Session, error) {
 	}
 	s := d.session(welcome)
 	if way != nil {
-		s.way = &udpWay{Path: way, s: s}
+		s.way = &udpWay{Path: way, s: s, narrow: newNarrower()}
 	}
 	if d.UDP.Policy != UDPOff && d.byTCP() {
 		s.chooser = newUDPChooser(s)

@@ -28,6 +28,23 @@
 // server never says why it ends a session, it just closes; ErrEnded says that it
 // did, as opposed to a network fault. The real reason shows at the next login.
 //
+// # UDP acceleration
+//
+// Beside the connections there may be a path of datagrams (package udpaccel). It receives
+// always; a chooser decides what is sent there, and whether the server is to. UDPRequire
+// sends all by UDP once that gets through, and ends the session if it does not in 15 s.
+//
+// UDPAuto begins without. Every half second it asks the kernel what the connections have
+// sent again and received out of order. Where that happens in eight of twenty looks,
+// though nothing queues on the way, TCP is bad, and the session ends with ErrWantsUDP: to be
+// opened again with an offer, which cannot be made later. That costs connections inside
+// a pause of some round trips. In the next session frames move when UDP has been alive for
+// the protocol's ten seconds and loses no more than a quarter of the server's keep-alives,
+// and a round trip by it, measured by a burst of probes, takes no longer than TCP's. They
+// move back at once when it falls silent, and when it loses more, carries less than half of
+// what TCP did, or TCP is due another look; after a disappointment UDP has to wait, each time
+// twice as long. What was found out outlives the session in a UDPHistory.
+//
 // # R-UDP
 //
 // A connection may be one that carries frames beside its stream, a FrameConn. If the

@@ -195,6 +195,7 @@ type udpWay struct {
 
 	carries atomic.Bool // outbound frames go here
 	parts   sync.Pool   // of *parts
+	narrow  *narrower
 
 	large, waiting atomic.Uint64
 }
@@ -212,6 +213,7 @@ type UDPStats struct {
 	MovedToTCP uint64 // and back
 
 	LargeByTCP     uint64 // frames too long for one packet
+	ToldNarrow     uint64 // times that a sender inside was told to make his shorter
 	DroppedWaiting uint64 // frames dropped as there must be UDP and there was none
 	RoundTripMS    uint64 // the shortest lately
 	LossPerMille   uint64 // of the server's last keep-alives
@@ -229,6 +231,7 @@ func (s *Session) UDP() UDPStats {
 	if w := s.way; w != nil {
 		q := w.Quality()
 		stats.Alive, stats.Carries = oneIf(w.Alive()), oneIf(w.carries.Load())
+		stats.ToldNarrow = w.narrow.told.Load()
 		stats.LargeByTCP, stats.DroppedWaiting = w.large.Load(), w.waiting.Load()
 		stats.RoundTripMS, stats.LossPerMille = uint64(q.RoundTrip.Milliseconds()), uint64(q.Loss*1000)
 		stats.Stats = w.Path.Stats()
@@ -265,6 +268,7 @@ func (w *udpWay) send(frames [][]byte) (rest [][]byte) {
 	for _, f := range frames {
 		if len(f) > longest {
 			p.large = append(p.large, f)
+			w.narrow.note(outward, f)
 		} else {
 			p.fit = append(p.fit, f)
 		}
@@ -294,10 +298,23 @@ func (w *udpWay) unsent(frames [][]byte) [][]byte {
 // run receives by UDP. That it ends is no fault of the session's, unless dst failed.
 func (w *udpWay) run(ctx context.Context, dst frame.Writer) error {
 	var failed error
+	var talk sync.WaitGroup
+	inner, cancel := context.WithCancel(ctx)
+	talk.Go(func() {
+		w.narrow.run(inner, func() int { return w.MaxFrame() - frame.HeaderLen }, dst, w.s)
+	})
 	err := w.Path.Run(ctx, frame.WriterFunc(func(frames [][]byte) error {
+		longest := w.MaxFrame()
+		for _, f := range frames {
+			if len(f) > longest {
+				w.narrow.note(inward, f)
+			}
+		}
 		failed = dst.WriteFrames(frames)
 		return failed
 	}))
+	cancel()
+	talk.Wait()
 	if ctx.Err() == nil && failed == nil {
 		w.s.cfg.Log.Warn("UDP acceleration has ended", "cause", err)
 	}
