@@ -13,7 +13,10 @@ func toAddress(a netip.Addr) tcpip.Address {
 	if !a.IsValid() || a.IsUnspecified() {
 		return tcpip.Address{}
 	}
-	return tcpip.AddrFromSlice(a.Unmap().AsSlice())
+	if a = a.Unmap(); a.Is4() {
+		return tcpip.AddrFrom4(a.As4())
+	}
+	return tcpip.AddrFrom16(a.As16())
 }
 
 // toSubnet converts p, which is valid, with its host bits cleared.

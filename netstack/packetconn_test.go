@@ -224,3 +224,16 @@ func TestDatagramsGoNowhereElse(t *testing.T) {
 		}
 	}
 }
+
+// An address is converted for each datagram that is sent, which costs no allocation.
+func TestAddressesConvertWithoutAllocating(t *testing.T) {
+	for _, s := range []string{"10.0.0.2:7", "[2001:db8::1]:7", "[::ffff:10.0.0.2]:7"} {
+		ap := netip.MustParseAddrPort(s)
+		if got := fromFull(toFull(ap)); got != netip.AddrPortFrom(ap.Addr().Unmap(), 7) {
+			t.Errorf("%v there and back: got %v", ap, got)
+		}
+		if n := testing.AllocsPerRun(100, func() { fromFull(toFull(ap)) }); n != 0 {
+			t.Errorf("%v: got %v allocations, want 0", ap, n)
+		}
+	}
+}
