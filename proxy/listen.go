@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
+
+	"softether-go/pkg/binding"
 )
 
 // Exposure says from where a proxy may be reached when it asks no password.
@@ -43,7 +44,7 @@ func Listen(ctx context.Context, addr string, auth Auth, exposure Exposure) (net
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", addr, bindError(err))
+		return nil, fmt.Errorf("listen on %s: %w", addr, binding.Explain(err))
 	}
 	return ln, nil
 }
@@ -80,32 +81,3 @@ func checkLoopback(ctx context.Context, host string) error {
 	}
 	return nil
 }
-
-// bindAdvice is what to do about an error of bind. Windows has numbers of its own
-// for these, beyond every other system's (winsock2.h).
-var bindAdvice = []struct {
-	errno, windows syscall.Errno
-	advice         string
-}{
-	{syscall.EADDRINUSE, 10048, "the port is in use: end the program that holds it, or choose another port"},
-	{syscall.EACCES, 10013, "no permission for this port: choose one above 1023"},
-	{syscall.EADDRNOTAVAIL, 10049, "this machine has no such address: choose one it has, such as 127.0.0.1"},
-}
-
-func bindError(err error) error {
-	for _, b := range bindAdvice {
-		if errors.Is(err, b.errno) || errors.Is(err, b.windows) {
-			return &adviceError{b.advice, err}
-		}
-	}
-	return err
-}
-
-// An adviceError reads as its advice alone and keeps the cause.
-type adviceError struct {
-	advice string
-	cause  error
-}
-
-func (e *adviceError) Error() string { return e.advice }
-func (e *adviceError) Unwrap() error { return e.cause }

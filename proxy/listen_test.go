@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -71,21 +70,6 @@ func TestListenSaysWhatToDo(t *testing.T) {
 				t.Errorf("got %q, want one line beginning %q", err, tt.want)
 			}
 		})
-	}
-}
-
-func TestBindErrorKeepsCause(t *testing.T) {
-	for _, errno := range []syscall.Errno{syscall.EADDRINUSE, syscall.EACCES, syscall.EADDRNOTAVAIL} {
-		err := bindError(&net.OpError{Op: "listen", Err: errno})
-		if !errors.Is(err, errno) {
-			t.Errorf("%v: got %v without it as cause", errno, err)
-		}
-		if !strings.Contains(err.Error(), ": ") {
-			t.Errorf("%v: got %q without advice", errno, err)
-		}
-	}
-	if odd := errors.New("odd"); bindError(odd) != odd {
-		t.Errorf("an unknown error was changed to %v", bindError(odd))
 	}
 }
 

@@ -49,6 +49,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"softether-go/pkg/binding"
 )
 
 // An Upstream is where the name servers are.
@@ -106,7 +108,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	for tries := 0; ; tries++ {
 		pc, err := lc.ListenPacket(ctx, "udp", cfg.Listen.String())
 		if err != nil {
-			return nil, fmt.Errorf("answer DNS on %v: %w", cfg.Listen, err)
+			return nil, fmt.Errorf("answer DNS on %v: %w", cfg.Listen, binding.Explain(err))
 		}
 		s.packets = pc.(*net.UDPConn)
 		s.ln, err = lc.Listen(ctx, "tcp", pc.LocalAddr().String())
@@ -115,7 +117,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 		}
 		pc.Close()
 		if cfg.Listen.Port() != 0 || tries == 10 { // else the kernel chose one that TCP has not free
-			return nil, fmt.Errorf("answer DNS on %v: %w", cfg.Listen, err)
+			return nil, fmt.Errorf("answer DNS on %v: %w", cfg.Listen, binding.Explain(err))
 		}
 	}
 }

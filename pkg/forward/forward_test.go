@@ -139,6 +139,26 @@ func expectReset(t *testing.T, f *Forward) {
 	}
 }
 
+// What cannot be bound says what to do about it.
+func TestATakenPortSaysSo(t *testing.T) {
+	taken := loopback(t)
+	defer taken.Close()
+	for _, network := range []string{"tcp", "udp"} {
+		at := taken.Addr().String()
+		if network == "udp" {
+			pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pc.Close()
+			at = pc.LocalAddr().String()
+		}
+		if _, err := Open(Config{Network: network, From: Host{}, Listen: at, To: Host{}, Target: "h:1"}); err == nil || !strings.Contains(err.Error(), "in use") {
+			t.Errorf("%s: got %v", network, err)
+		}
+	}
+}
+
 // A target that is not there is what a port without a listener is.
 func TestAClientWithoutATargetIsReset(t *testing.T) {
 	ln := loopback(t)
