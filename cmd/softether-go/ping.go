@@ -109,6 +109,9 @@ func pingHost(ctx context.Context, args []string, t terminal) error {
 	}
 	defer conn.Close()
 	cfg.To = to
+	if most := longestEcho(tunnel.Address().EffectiveMTU(), to); cfg.Size > most {
+		return usageError{fmt.Errorf("-size: %d bytes do not fit into a packet of this VPN: give %d or less", cfg.Size, most)}
+	}
 	fmt.Fprintf(t.out, "PING %s (%v) %d bytes of data.\n", host, cfg.To, cfg.Size)
 	st, err := ping.Run(ctx, conn, cfg, func(a ping.Answer) { showAnswer(t.out, a) })
 	if err != nil {
@@ -119,6 +122,14 @@ func pingHost(ctx context.Context, args []string, t terminal) error {
 		return commandExit{code: exitFailure}
 	}
 	return nil
+}
+
+// longestEcho returns what a packet of the MTU holds beside its headers.
+func longestEcho(mtu int, to netip.Addr) int {
+	if to.Is6() {
+		return mtu - 40 - 8
+	}
+	return mtu - 20 - 8
 }
 
 // openICMP looks a host up in the VPN, and opens what asks it. Of a host with addresses of

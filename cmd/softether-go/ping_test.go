@@ -44,7 +44,7 @@ func TestPingSaysWhatIsWrong(t *testing.T) {
 		{[]string{"ping", "-interval", "1us", "h"}, exitUsage, "-interval"},
 		{[]string{"traceroute", "-4", "-6", "h"}, exitUsage, "drop one"},
 		{append(append([]string{"ping", "-count", "1"}, flags...), "nobody.demo"), exitFailure, "nobody.demo"},
-		{append(append([]string{"ping", "-size", "2000", "-count", "1"}, flags...), "hub.demo"), exitFailure, "too long"},
+		{append(append([]string{"ping", "-size", "2000", "-count", "1"}, flags...), "hub.demo"), exitUsage, "give 1472 or less"},
 	} {
 		code, _, errs := callWith(t, "", row.args...)
 		if code != row.code || !strings.Contains(errs, row.want) {
