@@ -25,32 +25,7 @@ type heard struct {
 // reply is passed on as it is.
 func (c *Client) Filter(next frame.Writer) frame.Writer {
 	c.yielded.Store(false)
-	return &filter{c: c, next: next}
-}
-
-type filter struct {
-	c    *Client
-	next frame.Writer
-}
-
-// WriteFrames passes frames on. It may be called from several goroutines.
-func (f *filter) WriteFrames(frames [][]byte) error {
-	passed := 0
-	for i, fr := range frames {
-		if !f.c.take(fr) {
-			continue
-		}
-		if i > passed {
-			if err := f.next.WriteFrames(frames[passed:i:i]); err != nil {
-				return err
-			}
-		}
-		passed = i + 1
-	}
-	if passed > 0 && passed == len(frames) {
-		return nil
-	}
-	return f.next.WriteFrames(frames[passed:])
+	return frame.Except(next, c.take)
 }
 
 // take looks at a frame, and reports whether it was for nobody else.

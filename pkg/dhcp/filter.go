@@ -34,32 +34,7 @@ type reply struct {
 // Replies are taken out even when nothing waits for them: whatever is behind
 // next does not expect them and would answer with an ICMP error.
 func (c *Client) Filter(next frame.Writer) frame.Writer {
-	return &filter{c: c, next: next}
-}
-
-type filter struct {
-	c    *Client
-	next frame.Writer
-}
-
-// WriteFrames passes frames on. It may be called from several goroutines.
-func (f *filter) WriteFrames(frames [][]byte) error {
-	passed := 0
-	for i, fr := range frames {
-		if !f.c.take(fr) {
-			continue
-		}
-		if i > passed {
-			if err := f.next.WriteFrames(frames[passed:i:i]); err != nil {
-				return err
-			}
-		}
-		passed = i + 1
-	}
-	if passed > 0 && passed == len(frames) {
-		return nil
-	}
-	return f.next.WriteFrames(frames[passed:])
+	return frame.Except(next, c.take)
 }
 
 // take reports whether fr was a DHCP reply to us, and so is not for anybody else.
