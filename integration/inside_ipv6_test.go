@@ -66,6 +66,12 @@ func (l *lan) radvdConf(conf string) string {
 // addresses6 matches what the client says of its addresses.
 var addresses6 = regexp.MustCompile(`msg="ipv6: configured" addresses=(?:"?\[([^\]]*)\]"?)`)
 
+// replyToLaptop matches that DHCPv6 knows our name.
+var replyToLaptop = regexp.MustCompile(`DHCPREPLY\(br0\) \S+ \S+ laptop`)
+
+// ourLinkLocal matches the hub's row, with when it heard of us last.
+var ourLinkLocal = regexp.MustCompile(`SID-USER-\d+,fe80:.*`)
+
 // Addresses6 waits until the client says that it has IPv6 addresses of a prefix, and
 // returns what it said last.
 func (c *client) Addresses6(t testing.TB, prefix string) string {
@@ -129,10 +135,11 @@ func TestInsideIPv6(t *testing.T) {
 			if row.radvd != "" {
 				defer w.lan.Radvd(row.radvd).Kill()
 			}
-			c := w.in(t).StartClient(usualFlags)
+			c := w.in(t).StartClient(usualFlags.with(flags{"hostname": "laptop"}))
 			c.WaitUp()
 			got := c.Addresses6(t, lanPrefix6)
-			if stateful := row.name == "stateful"; stateful != strings.Contains(got, lanPrefix6+":1") || strings.Contains(got, "ff:fe") {
+			stateful := row.name == "stateful"
+			if stateful != strings.Contains(got, lanPrefix6+":1") || strings.Contains(got, "ff:fe") {
 				t.Errorf("address: got %s", got)
 			}
 			w.in(t).wantPages6(t)
@@ -146,8 +153,8 @@ func TestInsideIPv6(t *testing.T) {
 			if code := c.ExitCode(10 * time.Second); code != 0 {
 				t.Errorf("exit code %d", code)
 			}
-			if row.name == "stateful" && w.lan.Saw("DHCPRELEASE(br0) 00:03:00:01:") == 0 {
-				t.Errorf("the lease was not released:\n%s", w.lan.dhcp.Log())
+			if stateful && (w.lan.Saw("DHCPRELEASE(br0) 00:03:00:01:") == 0 || !replyToLaptop.MatchString(w.lan.dhcp.Log())) {
+				t.Errorf("the lease was not released, or not for our name:\n%s", w.lan.dhcp.Log())
 			}
 		})
 	}
@@ -209,6 +216,19 @@ func TestInsideIPv6Lives(t *testing.T) {
 			t.Errorf("connected from %v, want %s", got, next)
 		}
 		inner.Check(5 * time.Second) // which goes on from the old one
+	})
+	t.Run("the hub's own questions are answered", func(t *testing.T) {
+		var first string
+		eventually(t, 30*time.Second, "the hub hears again of our address on the link", func() error {
+			row := ourLinkLocal.FindString(w.srv.Hub("IpTable"))
+			if first == "" {
+				first = row
+			}
+			if row == "" || row == first {
+				return fmt.Errorf("its table has %q", row)
+			}
+			return nil
+		})
 	})
 }
 

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/insomniacslk/dhcp/rfc1035label"
+
 	"softether-go/pkg/frame"
 	"softether-go/pkg/netcfg"
 )
@@ -23,7 +25,8 @@ type Config struct {
 	MAC net.HardwareAddr // six bytes, the source of our frames; required
 	// Key is what addresses are derived from. The same Key, MAC and prefix make the same
 	// address; who knows Key can tell which. Empty means a random one.
-	Key []byte
+	Key      []byte
+	Hostname string // told to DHCPv6 servers; empty is not
 	// Static, if valid, is the address to have, after a probe. Then no router is asked.
 	Static  netip.Prefix
 	Gateway netip.Addr   // with Static: the router for everything else; may be invalid
@@ -36,6 +39,7 @@ type Config struct {
 type Client struct {
 	mac     mac
 	key     []byte
+	name    *rfc1035label.Labels // told to DHCPv6 servers; nil is not
 	static  netip.Prefix
 	gateway netip.Addr
 	rand    io.Reader
@@ -79,6 +83,9 @@ func New(cfg Config) *Client {
 	c := &Client{
 		key: cfg.Key, static: cfg.Static, gateway: cfg.Gateway, rand: cfg.Rand, log: cfg.Log,
 		inbox: make(chan heard, inboxFrames),
+	}
+	if cfg.Hostname != "" && len(cfg.Hostname) <= 253 {
+		c.name = &rfc1035label.Labels{Labels: []string{cfg.Hostname}}
 	}
 	copy(c.mac[:], cfg.MAC)
 	if len(cfg.MAC) != len(c.mac) || c.mac == (mac{}) || frame.IsGroup(c.mac[:]) {
@@ -176,6 +183,7 @@ type running struct {
 
 	before         int  // routers known from earlier sessions
 	managed, other bool // said by any router of this session
+	mtuSaid        bool // by any of them
 }
 
 // patience is after how long what no router has repeated is dropped, once one has spoken:

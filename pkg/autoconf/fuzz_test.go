@@ -130,3 +130,33 @@ func (r *running) lead(t *testing.T, now *time.Time, d time.Duration) {
 	}
 	*now = end
 }
+
+// FuzzFrame offers a Filter frames of all kinds. What it copies is right in all that Run
+// counts on, and it takes nothing but messages to the port of DHCPv6 clients.
+func FuzzFrame(f *testing.F) {
+	own := netip.MustParseAddr("fe80::5")
+	f.Add(aRouter().advert())
+	f.Add(defense(routerLL))
+	f.Add(solicit(routerMAC, routerLL, own))
+	f.Add(serverFrame(own, []byte{7, 1, 2, 3}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c := New(Config{MAC: netMAC(ourMAC), Key: []byte("secret")})
+		c.watched.Store(&[]netip.Addr{routerLL})
+		c.answered.Store(&own)
+		c.awaited.Store(awaits([]byte{1, 2, 3}))
+		passed := false
+		if err := c.Filter(frame.WriterFunc(func([][]byte) error { passed = true; return nil })).WriteFrames([][]byte{b}); err != nil {
+			t.Fatal(err)
+		}
+		if !passed && (len(b) < 62 || b[20] != protoUDP || binary.BigEndian.Uint16(b[56:]) != clientPort) {
+			t.Errorf("taken: % x", b)
+		}
+		for len(c.inbox) > 0 {
+			h := <-c.inbox
+			least := map[byte]int{0: 4, routerAdvertisement: 12, neighborSolicitation: 20, neighborAdvertisement: 20}[h.kind]
+			if least == 0 || len(h.body) < least || h.from == ourMAC {
+				t.Errorf("heard %+v", h)
+			}
+		}
+	})
+}

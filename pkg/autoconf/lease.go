@@ -221,6 +221,9 @@ func (r *running) message(kind dhcpv6.MessageType, now time.Time, addrs []netip.
 	if asked != nil {
 		m.AddOption(dhcpv6.OptRequestedOption(asked...))
 	}
+	if r.name != nil && asked != nil && kind != dhcpv6.MessageTypeInformationRequest {
+		m.AddOption(&dhcpv6.OptFQDN{DomainName: r.name}) // the server sees to the DNS, or not (RFC 4704)
+	}
 	if kind != dhcpv6.MessageTypeInformationRequest {
 		ia := &dhcpv6.OptIANA{IaId: r.iaid()}
 		for _, a := range addrs {

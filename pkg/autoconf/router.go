@@ -110,7 +110,7 @@ func (r *running) hearRouter(from netip.Addr, a advert, now time.Time) {
 	}
 	r.noteRouter(router{addr: from, preference: a.preference, until: now.Add(a.lifetime), confirmed: true}, now)
 	if a.mtu != 0 {
-		k.mtu = a.mtu
+		k.mtu, r.mtuSaid = a.mtu, true
 	}
 	fits := true
 	note := func(ok bool) { fits = fits && ok }
@@ -206,6 +206,9 @@ func (r *running) expire(now time.Time) {
 	if !r.spoken.IsZero() && !r.staleDropped && !now.Before(r.spoken.Add(patience)) {
 		r.staleDropped = true
 		drop = func(confirmed bool) bool { return !confirmed }
+		if !r.mtuSaid {
+			k.mtu = 0
+		}
 		if len(k.routers) > 0 && r.before > 0 && !slices.ContainsFunc(k.routers, func(x router) bool { return x.before && x.confirmed }) {
 			r.log.Info("ipv6: this is another network than before")
 			r.forgetLent()

@@ -130,7 +130,9 @@ func (c *Client) configure(ctx context.Context, out frame.Writer) error {
 	}
 	slow := newSlowReporter(c.cfg.Log)
 	defer slow.stop()
-	slow.step("ask for an address by DHCP")
+	if !c.usable6() { // else it has been told, and nobody is waiting
+		slow.step("ask for an address by DHCP")
+	}
 	asking, cancel := context.WithTimeout(ctx, leaseTimeout)
 	defer cancel()
 	lease, err := c.dhcp.Acquire(asking, out)

@@ -116,7 +116,7 @@ func (c Config) planIPv6() *autoconf.Config {
 	if c.Address.IPv6.Off {
 		return nil
 	}
-	ac := &autoconf.Config{Static: c.Address.IPv6.Static, Gateway: c.Address.IPv6.Gateway, Log: c.Log}
+	ac := &autoconf.Config{Hostname: c.Address.Hostname, Static: c.Address.IPv6.Static, Gateway: c.Address.IPv6.Gateway, Log: c.Log}
 	if c.MAC != nil {
 		// Whoever gives an address wants to be known again, by those on the hub at least. To
 		// others an IPv6 address tells no more than that.
