@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -175,12 +176,14 @@ func TestProxyUsers(t *testing.T) {
 		if got := w.curlStatus("alice", "http", "http://"+siteName+"/"); got != 200 {
 			t.Errorf("with a broken file: got %d, want 200", got)
 		}
-		users.write("erin\n")
-		more, err := os.ReadFile(users.path)
+		needTool(t, "htpasswd", "apache2-utils")
+		htpasswd := exec.Command("htpasswd", "-niB", "erin")
+		htpasswd.Stdin = strings.NewReader("erin\n")
+		erin, err := htpasswd.Output()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(users.path, []byte(alice+"\n"+string(more)), 0o644); err != nil {
+		if err := os.WriteFile(users.path, []byte(alice+"\n"+string(erin)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, 5*time.Second, "the new user is let in without a signal", func() error {

@@ -42,6 +42,9 @@ git git
 dig bind9-dnsutils
 iperf3 iperf3
 /usr/sbin/nginx nginx-light
+htpasswd apache2-utils
+node nodejs
+chromium chromium
 '
 
 # Packages that tests unpack for themselves, as installing them takes over the
