@@ -12,7 +12,7 @@ import (
 )
 
 // TestConnectionsMeasured shows how fast sessions of 1 to 8 TCP connections are over ways
-// of several kinds. It asserts nothing. What it has shown is told at -connections.
+// of several kinds, and by UDP. It asserts nothing. What it has shown is told in package session.
 //
 //	go test ./integration -run TestConnectionsMeasured -compare -v
 func TestConnectionsMeasured(t *testing.T) {
@@ -33,25 +33,40 @@ func TestConnectionsMeasured(t *testing.T) {
 		t.Run(way.name, func(t *testing.T) {
 			w, cable := newCabledWorld(t)
 			cable.tcp.Delay(way.delay)
-			for _, n := range []int{1, 2, 4, 8} {
-				w := w.in(t)
-				cable.tcp.Lose(0)
-				c := w.StartClient(usualFlags.with(flags{"connections": strconv.Itoa(n), "udp": "off"}))
-				c.WaitUp()
-				session := w.Session()
-				w.waitConnections(n)
-				cable.tcp.Lose(way.loss)
-				var row []string
-				for _, flows := range []int{1, 8} {
-					row = append(row, fmt.Sprintf("%d down %5.1f", flows, w.pull(flows)), fmt.Sprintf("%d up %5.1f", flows, w.push(flows)))
-				}
-				t.Logf("%-18s %d connections, Mbit/s by flows: %s", way.name, n, strings.Join(row, ", "))
-				cable.tcp.Lose(0)
-				c.Terminate()
-				w.srv.Disconnect(session)
+			cable.udp.Delay(way.delay)
+			for _, n := range []int{1, 2, 4, 8, byUDP} {
+				t.Run(strconv.Itoa(n), func(t *testing.T) { w.in(t).measureWay(cable, way.name, n, way.loss) })
 			}
 		})
 	}
+}
+
+// byUDP stands for one connection and UDP acceleration beside it.
+const byUDP = 0
+
+func (w *world) measureWay(cable *cable, name string, n int, loss float64) {
+	f := flags{"connections": strconv.Itoa(n), "udp": "off"}
+	if n == byUDP {
+		f = flags{"udp": "require"}
+	}
+	c := w.StartClient(usualFlags.with(f))
+	c.WaitUp()
+	session := w.Session()
+	w.waitConnections(max(n, 1))
+	if n == byUDP {
+		eventually(w.t, 20*time.Second, "the server sends by UDP", c.sendsByUDP)
+	}
+	cable.tcp.Lose(loss)
+	cable.udp.Lose(loss)
+	var row []string
+	for _, flows := range []int{1, 8} {
+		row = append(row, fmt.Sprintf("%d down %5.1f", flows, w.pull(flows)), fmt.Sprintf("%d up %5.1f", flows, w.push(flows)))
+	}
+	w.t.Logf("%-18s %d connections, Mbit/s by flows: %s", name, n, strings.Join(row, ", "))
+	cable.tcp.Lose(0)
+	cable.udp.Lose(0)
+	c.Terminate()
+	w.srv.Disconnect(session)
 }
 
 // measureTime is how long each figure is taken over, after as much as flows take to start.

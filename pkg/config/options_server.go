@@ -29,7 +29,7 @@ var connectionOptions = []option{
 
 var linkOptions = []option{
 	{tcpLinks, "connections", "N", "1",
-		"have up to this many at once, 32 at most, and spread flows over them; worth it where one is slowed down by loss",
+		"have up to this many at once, 32 at most, and spread flows over them; worth it for uploads of several flows where packets get lost",
 		one(parseLinks, func(d *draft) *int { return &d.Links.Count })},
 	{tcpLinks, "half-duplex", "", "false",
 		"let each carry one direction, for paths that do badly with both; at least 2 connections",
