@@ -26,7 +26,7 @@ type metric struct {
 // WritePrometheus writes all counters, zeros too, in Prometheus's text format 0.0.4:
 // the field InFrames of the section netstack is PREFIX_netstack_in_frames_total. The
 // items of a map are told apart by the label reason, sections of one name by the
-// label of.
+// label of. The text in the field Way is the label is of PREFIX_netstack_way_info.
 func WritePrometheus(w io.Writer, prefix string, sections []Section) error {
 	var all []*metric
 	byName := map[string]*metric{}
@@ -69,8 +69,11 @@ func (s Section) metrics(prefix string) []metric {
 			m.series = reasons(f, of)
 		default:
 			m.series = []series{newSeries(f, of)}
-			if f.CanInt() {
+			if !f.CanUint() {
 				m.kind = "gauge"
+			}
+			if f.Kind() == reflect.String {
+				m.name += "_info"
 			}
 		}
 		if m.kind == "counter" {
@@ -81,10 +84,18 @@ func (s Section) metrics(prefix string) []metric {
 	return all
 }
 
+// newSeries has the number in f: 1 for what is true, and beside a text.
 func newSeries(f reflect.Value, labels []string) series {
 	switch {
 	case f.CanUint():
 		return series{labels: labels, value: f.Uint()}
+	case f.Kind() == reflect.String:
+		return series{labels: append(slices.Clip(labels), label("is", f.String())), value: 1}
+	case f.Kind() == reflect.Bool:
+		if f.Bool() {
+			return series{labels: labels, value: 1}
+		}
+		return series{labels: labels}
 	case f.Int() < 0:
 		return series{labels: labels, value: uint64(-f.Int()), minus: true}
 	default:

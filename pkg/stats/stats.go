@@ -11,7 +11,7 @@
 // number is found by its name. Zeros are left out of log lines.
 //
 // WritePrometheus shows them to programs. An unsigned field only grows, a signed one
-// is a measure of now: that is all the types that a field needs.
+// is a measure of now, and so are a bool and a text.
 //
 // # Concurrency
 //
@@ -86,14 +86,14 @@ func (h Histogram) String() string {
 // A Section is a snapshot and whose it is.
 type Section struct {
 	Name   string
-	Counts any    // a struct of integers, Histograms, and maps from a name to an integer
+	Counts any    // a struct of integers, bools, texts, Histograms, and maps from a name to an integer
 	Of     string // which one, of several sections with the same name; may be empty
 }
 
 // A row is one counter as it is shown.
 type row struct {
 	name  string
-	value any // an integer or a text
+	value any // an integer, a bool or a text
 	zero  bool
 }
 

@@ -93,7 +93,11 @@ func ExampleWriteTable() {
 }
 
 func TestProgramsReadEveryCounterByItsKind(t *testing.T) {
-	all := append(sections, Section{Name: "idle", Of: `a "second"`, Counts: sample{Open: -3, Refused: map[reason]uint64{1: 6}}})
+	all := append(sections, Section{Name: "idle", Of: `a "second"`, Counts: sample{Open: -3, Refused: map[reason]uint64{1: 6}}},
+		Section{Name: "path", Counts: struct {
+			Usable, Required bool
+			Why              string
+		}{Usable: true, Why: "it loses less"}})
 	var b bytes.Buffer
 	if err := WritePrometheus(&b, "vpn", all); err != nil {
 		t.Fatal(err)
@@ -107,6 +111,8 @@ func TestProgramsReadEveryCounterByItsKind(t *testing.T) {
 		"# TYPE vpn_stack_refused_total counter\n" + `vpn_stack_refused_total{reason="away"} 5` + "\n" +
 			`vpn_stack_refused_total{reason="too-slow"} 4` + "\n",
 		"# TYPE vpn_idle_open gauge\nvpn_idle_open 0\n" + `vpn_idle_open{of="a \"second\""} -3` + "\n",
+		"# TYPE vpn_path_usable gauge\nvpn_path_usable 1\n", "\nvpn_path_required 0\n",
+		"# TYPE vpn_path_why_info gauge\n" + `vpn_path_why_info{is="it loses less"} 1` + "\n",
 		`vpn_idle_refused_total{of="a \"second\"",reason="away"} 6` + "\n",
 	} {
 		if !strings.Contains(b.String(), want) {
