@@ -148,12 +148,13 @@ func (r *report) sheet(b *bytes.Buffer, t sheet) {
 		}
 		b.WriteByte('\n')
 	}
-	for _, who := range []string{oursTAP, oursSOCKS} {
+	for _, who := range []string{oursTAP, oursSOCKS, oursUDP} {
 		goals := ""
 		for _, c := range t.columns {
 			goals += " " + c.goals[who] + " |"
 		}
-		if strings.Trim(goals, " |") != "" {
+		here := slices.ContainsFunc(rows, func(x *result) bool { return x.Who == who })
+		if here && strings.Trim(goals, " |") != "" {
 			fmt.Fprintf(b, "| *goal* | *%s* |%s\n", who, goals)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -158,5 +159,74 @@ func TestAutoRefusesTheFirstVersion(t *testing.T) {
 	cfg.UDP.History.blame()
 	if s := dial(t, cfg); s.way != nil {
 		t.Errorf("it was taken: %v", s.way.Version())
+	}
+}
+
+// leaky is a socket that can be cut.
+type leaky struct {
+	net.PacketConn
+	cut atomic.Bool
+}
+
+func (l *leaky) WriteTo(p []byte, to net.Addr) (int, error) {
+	if l.cut.Load() {
+		return len(p), nil
+	}
+	return l.PacketConn.WriteTo(p, to)
+}
+
+func (l *leaky) ReadFrom(p []byte) (int, net.Addr, error) {
+	for {
+		n, from, err := l.PacketConn.ReadFrom(p)
+		if err != nil || !l.cut.Load() {
+			return n, from, err
+		}
+	}
+}
+
+// autoSession is one that asks for UDP as the one before it has blamed TCP.
+func autoSession(t *testing.T, cut bool) (*Session, *leaky, *UDPHistory) {
+	t.Helper()
+	_, _, cfg := udpHub(t, hub.Config{UDP: true})
+	l := new(leaky)
+	l.cut.Store(cut)
+	cfg.UDP = UDP{Policy: UDPAuto, History: &UDPHistory{}, Listen: func(ctx context.Context, server netip.Addr, port uint16) (net.PacketConn, error) {
+		var err error
+		l.PacketConn, err = listenUDP(ctx, server, port)
+		return l, err
+	}}
+	cfg.UDP.History.blame()
+	s := dial(t, cfg)
+	stop, done := start(s, new(frametest.Pipe))
+	t.Cleanup(func() { stop(); <-done })
+	return s, l, cfg.UDP.History
+}
+
+// Proves that auto goes to UDP when that has been good for long enough, and comes back at
+// once when it falls silent.
+func TestAutoGoesToUDPAndComesBack(t *testing.T) {
+	t.Parallel()
+	s, l, _ := autoSession(t, false)
+	time.Sleep(9 * time.Second)
+	if u := s.UDP(); u.Carries != 0 || u.Alive != 1 {
+		t.Errorf("after 9 s: carries %d, alive %d, want alive alone", u.Carries, u.Alive)
+	}
+	waitUDP(t, s, "frames go by UDP", 20*time.Second, func(u UDPStats) bool { return u.Carries == 1 && u.Why == "TCP was losing packets" })
+	if !s.ByUDP() {
+		t.Error("ByUDP says no")
+	}
+	l.cut.Store(true)
+	waitUDP(t, s, "frames go by TCP", 5*time.Second, func(u UDPStats) bool {
+		return u.Carries == 0 && u.MovedToTCP == 1 && u.Why == "the server is not heard by UDP"
+	})
+}
+
+// Proves that UDP which never gets through is not asked for again.
+func TestAutoGivesUpUDPThatDoesNotGetThrough(t *testing.T) {
+	t.Parallel()
+	s, _, history := autoSession(t, true)
+	waitUDP(t, s, "UDP is given up", 25*time.Second, func(u UDPStats) bool { return u.Why == "UDP does not get through" })
+	if u := s.UDP(); u.Carries+u.MovedToUDP != 0 || history.wants() {
+		t.Errorf("carries %d, moved %d, and is wanted still: %v", u.Carries, u.MovedToUDP, history.wants())
 	}
 }
