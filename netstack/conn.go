@@ -10,14 +10,17 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
+// A patience is how long a silent peer is waited for: it is asked after idle, then every
+// interval, and given up when it has not answered count times.
+type patience struct {
+	idle, interval time.Duration
+	count          int
+}
+
 // A silent peer is asked after a minute, which also keeps a NAT's entry alive,
 // and given up after 60 s + 9 × 30 s = 5.5 minutes: longer than a usual outage of
 // the tunnel, which idle connections should survive.
-const (
-	keepaliveIdle     = 60 * time.Second
-	keepaliveInterval = 30 * time.Second
-	keepaliveCount    = 9
-)
+var usualPatience = patience{60 * time.Second, 30 * time.Second, 9}
 
 // writeChunk is the most that is handed to gVisor at once; the largest chunk of
 // memory it pools is 64 KiB.
@@ -51,11 +54,11 @@ func newConn(s *Stack, ep tcpip.Endpoint, wq *waiter.Queue) (*conn, error) {
 func (c *conn) established() {
 	c.remember()
 	c.ep.SocketOptions().SetKeepAlive(true)
-	idle, interval := tcpip.KeepaliveIdleOption(keepaliveIdle), tcpip.KeepaliveIntervalOption(keepaliveInterval)
+	idle, interval := tcpip.KeepaliveIdleOption(c.s.patience.idle), tcpip.KeepaliveIntervalOption(c.s.patience.interval)
 	// These fail for values out of range only.
 	_ = c.ep.SetSockOpt(&idle)
 	_ = c.ep.SetSockOpt(&interval)
-	_ = c.ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepaliveCount)
+	_ = c.ep.SetSockOptInt(tcpip.KeepaliveCountOption, c.s.patience.count)
 }
 
 // Read reads what has arrived, waiting for the first byte.

@@ -53,6 +53,7 @@ type Stack struct {
 	slow slowness // of families, when dialing
 
 	dialsFailed atomic.Uint64
+	patience    patience // with silent peers; another in tests
 
 	applyMu sync.Mutex // serialises Apply and Announce
 
@@ -84,6 +85,8 @@ func New(cfg Config) (*Stack, error) {
 		link:    l,
 		out:     newOutqueue(l, cfg.Way),
 		tracked: make(map[tracked]struct{}),
+
+		patience: usualPatience,
 	}
 	s.ns = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
@@ -287,6 +290,7 @@ type Stats struct {
 
 	TCPConnects    uint64 // dials begun
 	TCPFailed      uint64 // of these, refused, not answered or given up
+	TCPNoPort      uint64 // of these, as no local port was left
 	TCPEstablished int64  // connections established now
 	TCPRetransmits uint64 // segments sent again
 }
@@ -328,6 +332,7 @@ func (st *Stats) addGVisor(g tcpip.Stats) {
 	st.InboundUDPFull = g.UDP.ReceiveBufferErrors.Value()
 	st.OutboundPackets = g.IP.PacketsSent.Value()
 	st.TCPConnects = g.TCP.ActiveConnectionOpenings.Value()
+	st.TCPNoPort = g.TCP.FailedPortReservations.Value()
 	st.TCPEstablished = int64(g.TCP.CurrentEstablished.Value())
 	st.TCPRetransmits = g.TCP.Retransmits.Value()
 }
