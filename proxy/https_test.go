@@ -165,6 +165,7 @@ func TestHTTPSHandshakeIsBounded(t *testing.T) {
 	conn := connect(t, serve(t, s))
 	send(t, conn, "\x16\x03\x01")
 	io.Copy(io.Discard, conn)
+	s.Close() // waits until it is counted
 	if s.Stats().Refused[Slow] != 1 {
 		t.Errorf("counted: %v", s.Stats().Refused)
 	}
