@@ -42,9 +42,11 @@
 // # Ready, lost, ended
 //
 // Dial returns when there is an address, so what is opened next works. Later, Done is
-// closed when the VPN has ended for good, and Err says why; a session that is lost is
-// none of these. While there is none, connections that exist wait, dials fail when their
-// context ends, and listeners stay.
+// closed when the VPN has ended for good, and Err says why: connections are aborted then,
+// since their address is gone. A session that is lost is no end: while there is none,
+// connections that exist wait, dials fail when their context ends, and listeners stay.
+//
+// An IPv6 address comes later than that of IPv4, if at all; AwaitIPv6 waits for it.
 //
 // # Close
 //

@@ -20,6 +20,7 @@ import (
 
 // A lab is a hub on loopback with a gateway behind it: a VPN to run the examples on.
 type lab struct {
+	hub  *hub.Hub
 	port int
 	pin  [sha256.Size]byte
 	stop func()
@@ -45,7 +46,7 @@ func startLab() lab {
 	} {
 		running.Go(part)
 	}
-	return lab{port: ln.Addr().(*net.TCPAddr).Port, pin: h.Fingerprint(), stop: func() {
+	return lab{hub: h, port: ln.Addr().(*net.TCPAddr).Port, pin: h.Fingerprint(), stop: func() {
 		cancel()
 		running.Wait()
 		gw.Close()

@@ -13,9 +13,11 @@ import (
 
 	"softether-go/pkg/client"
 	"softether-go/pkg/frame/frametest"
+	"softether-go/pkg/hub"
 	"softether-go/pkg/netcfg"
 	"softether-go/pkg/session"
 	"softether-go/pkg/vpn"
+	"softether-go/pkg/wire"
 )
 
 // dial joins a lab's VPN until the test ends.
@@ -140,6 +142,72 @@ func TestOpenTakesListenersBeforeItRuns(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("Run: %v", err)
+	}
+}
+
+// A lost session is none of the user's business: connections go on, listeners stay. One
+// that is refused for good ends the tunnel, with the server's reason.
+func TestATunnelOutlivesItsSessions(t *testing.T) {
+	lab := newLab(t)
+	cfg := lab.config()
+	cfg.ReconnectDelay = 10 * time.Millisecond
+	server, caller := dial(t, cfg), dial(t, cfg)
+	listener, err := server.Listen("tcp", ":7000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go io.Copy(c, c)
+		}
+	}()
+	address := netip.AddrPortFrom(server.Address().Address.Addr(), 7000).String()
+	c, err := caller.DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo := func(c net.Conn, word string) {
+		t.Helper()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(c, word)
+		b := make([]byte, len(word))
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != word {
+			t.Fatalf("got %q, %v; want %q", b, err, word)
+		}
+	}
+	echo(c, "before")
+	lost := lab.hub.KickAll()
+	echo(c, "after")
+	if lost != 2 {
+		t.Errorf("%d sessions were lost, want 2", lost)
+	}
+	again, err := caller.DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo(again, "a new one")
+
+	fault := &hub.Fault{Step: hub.BeforeWelcome, Kind: hub.Refuse, Code: wire.CodeAuthFailed}
+	defer lab.hub.Inject(fault)()
+	lab.hub.KickAll()
+	select {
+	case <-caller.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the tunnel goes on though it is refused")
+	}
+	var se *session.Error
+	if err := caller.Err(); !errors.As(err, &se) || !errors.Is(err, wire.CodeAuthFailed) || se.Advice() != wire.Never {
+		t.Errorf("Err: %v", err)
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNABORTED) && !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a connection of the ended tunnel: %v", err)
+	}
+	if _, err := caller.DialContext(t.Context(), "tcp", address); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a dial in the ended tunnel: %v", err)
 	}
 }
 
