@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -317,6 +319,7 @@ ask("nothing.corp:80", (status, s) => { console.log(status); s.resume(); s.end()
 			if row.beside {
 				url += "?outside"
 			}
+			https := c.httpsCounts()
 			dom := w.in(t).chromium(t, row.flag, url)
 			if !strings.Contains(dom, "all of it by script") {
 				t.Errorf("by %s: got %s", row.name, dom)
@@ -324,11 +327,32 @@ ask("nothing.corp:80", (status, s) => { console.log(status); s.resume(); s.end()
 			if got := web.loads(programLoads + " ws"); got != programLoads+" ws" {
 				t.Errorf("by %s: loaded %s, want %s ws", row.name, got, programLoads)
 			}
+			if strings.HasPrefix(row.name, "HTTPS") { // the streams of a connection
+				before, after := https, c.httpsCounts()
+				if conns, reached := after[0]-before[0], after[1]-before[1]; conns >= reached || reached < 2 {
+					t.Errorf("by %s: %d connections for %d targets, want fewer of them", row.name, conns, reached)
+				}
+			}
 			if got := beside.loads("beside") != ""; got != row.beside {
 				t.Errorf("by %s: beside the proxy: got %v, want %v", row.name, got, row.beside)
 			}
 		}
 	})
+}
+
+// httpsCounts returns how many connections the HTTPS port has accepted and how many targets
+// were reached by it.
+func (c *client) httpsCounts() (counts [2]int) {
+	c.t.Helper()
+	text := c.counters("https")
+	for i, name := range []string{"accepted", "requests"} {
+		m := regexp.MustCompile(`(?m)^ ` + name + ` (\d+)`).FindStringSubmatch(text)
+		if m == nil {
+			c.t.Fatalf("no %s in\n%s", name, text)
+		}
+		counts[i], _ = strconv.Atoi(m[1])
+	}
+	return counts
 }
 
 // proxyOf says how a WebSocket client asks the proxy.

@@ -87,7 +87,7 @@ func TestProxyUsers(t *testing.T) {
 	w := newWorldWithoutDHCP(t)
 	w.lan.Dnsmasq(usualLease, "--host-record=loop.corp,127.0.0.1", "--host-record=meta.corp,169.254.169.254", "--host-record=far.corp,"+routedHost)
 	users := newUserFile(t, w, "alice\nbob\n deny far.corp\n allow .corp 80\n allow 10.201.0.0/16\ncarol\n connections 1\ndave\n rate-down 100k\n")
-	c := w.StartClient(usualFlags.with(flags{"socks5": absent, "http": absent, "listen": httpProxy, "proxy-users": users.path}))
+	c := w.StartClient(usualFlags.with(flags{"socks5": absent, "listen": httpProxy, "proxy-users": users.path, "http": clientAddress + ":8082"}))
 	eventually(t, upTime, "the tunnel carries traffic", func() error {
 		if got := w.curlStatus("alice", "http", "http://"+siteName+"/"); got != 200 {
 			return fmt.Errorf("status %d\n%s", got, c.Log())
@@ -129,6 +129,14 @@ func TestProxyUsers(t *testing.T) {
 			}
 			if got != row.sox {
 				t.Errorf("%s to %s by SOCKS5: got %d, want %d", row.user, row.url, got, row.sox)
+			}
+		}
+	})
+	t.Run("the proxy itself", func(t *testing.T) {
+		const self = clientAddress + ":8082"
+		for _, args := range [][]string{nil, {"--proxytunnel"}} {
+			if got := w.curlStatus("alice", "http", "http://"+self+"/", append(args, "--proxy", "http://alice:alice@"+self)...); got != 508 {
+				t.Errorf("%v: got %d, want 508", args, got)
 			}
 		}
 	})

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"softether-go/pkg/users"
 )
 
 // pipe runs the program with words on its standard input.
@@ -77,5 +79,29 @@ func TestANewPasswordThatCannotBeReadChangesNothing(t *testing.T) {
 	code, _, errs := call(t, "passwd", "-host", "127.0.0.1", "-port", "1", "-user", "u", "-insecure", "-new-pass-file", "/nonexistent")
 	if code != exitUsage || !strings.Contains(errs, "-new-pass-file: open /nonexistent") {
 		t.Errorf("exit %d with %q", code, errs)
+	}
+}
+
+// What proxy-user prints is a line of a file for -proxy-users.
+func TestProxyUserPrintsALine(t *testing.T) {
+	code, out, errs := pipe(t, "secret\n", "proxy-user", "alice")
+	if code != exitOK || !strings.HasPrefix(out, "alice:$2") {
+		t.Fatalf("got %d, %q, %q", code, out, errs)
+	}
+	file := filepath.Join(t.TempDir(), "users")
+	if err := os.WriteFile(file, []byte(out), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u, err := users.Open(users.Config{Path: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := u.Login(t.Context(), []byte("alice"), []byte("secret")); !ok {
+		t.Error("the user is not let in")
+	}
+	for _, args := range [][]string{{"proxy-user"}, {"proxy-user", "-pass-file", "x"}, {"proxy-user", "a:b"}, {"proxy-user", "alice", "secret"}} {
+		if code, out, errs := pipe(t, "secret\n", args...); code != exitUsage || out != "" || strings.Contains(errs, "secret") {
+			t.Errorf("%v: got %d, %q, %q", args, code, out, errs)
+		}
 	}
 }

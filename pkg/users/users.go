@@ -203,10 +203,7 @@ func (l Login) MAC() net.HardwareAddr { return l.mac }
 // compute a hash, at most until ctx ends.
 func (u *Users) Login(ctx context.Context, name, password []byte) (Login, bool) {
 	u.refresh()
-	base, tag := string(name), ""
-	if i := strings.IndexByte(base, '+'); u.cfg.Tags && i >= 0 {
-		base, tag = base[:i], base[i:]
-	}
+	base, tag := u.split(string(name))
 	t := u.table.Load()
 	who, hash := t.users[base], t.decoy
 	if who != nil {
@@ -230,12 +227,17 @@ func (u *Users) Login(ctx context.Context, name, password []byte) (Login, bool) 
 	return Login{who, tag}, true
 }
 
+// split takes a tag off a name.
+func (u *Users) split(name string) (base, tag string) {
+	if i := strings.IndexByte(name, '+'); u.cfg.Tags && i >= 0 {
+		return name[:i], name[i:]
+	}
+	return name, ""
+}
+
 // Find returns whom a name belongs to that has logged in, as its String had it.
 func (u *Users) Find(name string) (Login, bool) {
-	base, tag := name, ""
-	if i := strings.IndexByte(name, '+'); u.cfg.Tags && i >= 0 {
-		base, tag = name[:i], name[i:]
-	}
+	base, tag := u.split(name)
 	who := u.table.Load().users[base]
 	return Login{who, tag}, who != nil
 }
