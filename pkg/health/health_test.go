@@ -271,22 +271,6 @@ func TestWithoutAnAddressASessionIsEnough(t *testing.T) {
 	}
 }
 
-func TestPacketsGoByTheLongestRoute(t *testing.T) {
-	c := address
-	c.Routes = []netcfg.Route{
-		{Dest: netip.MustParsePrefix("192.0.2.0/24"), Via: netip.MustParseAddr("10.0.0.2")},
-		{Dest: netip.MustParsePrefix("192.0.2.128/25"), Via: netip.MustParseAddr("10.0.0.3")},
-		{Dest: netip.MustParsePrefix("203.0.113.0/24"), Via: netip.IPv4Unspecified()},
-	}
-	for to, want := range map[string]string{
-		"10.0.0.77": "10.0.0.77", "192.0.2.1": "10.0.0.2", "192.0.2.200": "10.0.0.3", "203.0.113.5": "203.0.113.5", "198.51.100.1": "10.0.0.1",
-	} {
-		if got := nextHop(c, netip.MustParseAddr(to)); got.String() != want {
-			t.Errorf("%s: got %v, want %s", to, got, want)
-		}
-	}
-}
-
 func TestTargetsThatCannotBeProbed(t *testing.T) {
 	for _, s := range []string{"fd00::1", "http://files.corp/", "files..corp", "a b", strings.Repeat("a.", 130), strings.Repeat("a", 64)} {
 		if target, err := ParseTarget(s); err == nil {

@@ -135,28 +135,11 @@ func (m *Monitor) resolve(ctx context.Context, c netcfg.Config, addr netip.Addr)
 
 // hop returns the station by which an address is reached.
 func (m *Monitor) hop(ctx context.Context, c netcfg.Config, to netip.Addr) (mac, error) {
-	via := nextHop(c, to)
+	via := c.NextHop(to)
 	if !via.IsValid() {
 		return mac{}, fmt.Errorf("no way to %v: the VPN has no gateway", to)
 	}
 	return m.resolve(ctx, c, via)
-}
-
-// nextHop returns where to send packets for an address; invalid if nowhere.
-func nextHop(c netcfg.Config, to netip.Addr) netip.Addr {
-	if c.Address.Contains(to) {
-		return to
-	}
-	via, bits := c.Gateway, -1
-	for _, r := range c.Routes {
-		if r.Dest.Contains(to) && r.Dest.Bits() > bits {
-			via, bits = r.Via, r.Dest.Bits()
-			if !via.IsValid() || via.IsUnspecified() {
-				via = to
-			}
-		}
-	}
-	return via
 }
 
 // echo asks for an ICMP echo (RFC 792).

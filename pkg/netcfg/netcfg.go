@@ -84,3 +84,21 @@ func (c Config) Equal(d Config) bool {
 
 // IsZero reports whether c asks for nothing.
 func (c Config) IsZero() bool { return c.Equal(Config{}) }
+
+// NextHop returns the station to send an IPv4 packet to, by the longest prefix;
+// invalid means that there is no way.
+func (c Config) NextHop(to netip.Addr) netip.Addr {
+	if c.Address.Contains(to) {
+		return to
+	}
+	via, bits := c.Gateway, -1
+	for _, r := range c.Routes {
+		if r.Dest.Contains(to) && r.Dest.Bits() > bits {
+			via, bits = r.Via, r.Dest.Bits()
+			if !via.IsValid() || via.IsUnspecified() {
+				via = to
+			}
+		}
+	}
+	return via
+}
