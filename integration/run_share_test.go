@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -127,38 +128,117 @@ func TestRunsShareASession(t *testing.T) {
 	})
 }
 
-// Proves that a policy which limits the stations of a session is said, and that a
-// session of its own is still to be had.
-func TestRunsShareNoMoreThanThePolicyAllows(t *testing.T) {
+// Proves that where a policy limits the stations of a session, the last one is shared by NAT
+// among all commands that come beyond, which are told so: TCP with content, ping, names
+// and a server that is published work for ten at once, the hub sees no more
+// stations than it allows, and all goes on in another session.
+func TestRunsShareAnAddressWhereThePolicyLimitsThem(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.srv.Policy(userName, "NoBridge", "yes")
 	s := newSharer(w)
-	share, attach := runFlags.with(flags{"share": "office"}), flags{"attach": "office"}
-	serve := func(f flags) *process {
-		p := start(t, "member", s.command(f, insideProgram(t), "serve", ":80"))
-		addressOf(p)
-		return p
+	for _, row := range []struct {
+		policy, value string
+		stations      int
+		commands      int
+	}{
+		{"NoBridge", "yes", 3, 10},
+		{"MaxMac", "3", 3, 4},
+		{"MaxIP", "4", 4, 5},
+	} {
+		t.Run(row.policy, func(t *testing.T) {
+			w.srv.Policy(userName, row.policy, row.value)
+			defer w.srv.Hub("UserPolicyRemove " + userName)
+			proveSharedAddress(t, w, s, row.policy, row.stations, row.commands)
+		})
 	}
-	serve(share)
-	serve(attach)
-	third := serve(attach)
-	out, errs, code := finish(t, s.command(attach, "echo", "started"))
-	if code != 1 || out != "" || !strings.Contains(errs, "NoBridge") || !strings.Contains(errs, "3 stations") {
-		t.Errorf("a fourth: got exit code %d, %q, %q", code, out, errs)
+}
+
+func proveSharedAddress(t *testing.T, w *world, s sharer, policy string, stations, commands int) {
+	held := filepath.Join(run.dir, w.cli.name+"-"+policy)
+	if err := os.Mkdir(held, 0o777); err != nil {
+		t.Fatal(err)
 	}
-	// The place of one that ended is free, though the hub remembers its address.
-	third.Kill()
-	eventually(t, upTime, "another in its place", func() error {
-		out, errs, code := finish(t, s.command(attach, "curl", "-sS", "--max-time", "5", "http://"+siteName+"/"))
+	command(t, "chmod", "777", held)
+	before := w.srv.Sessions(userName) // those of killed clients are there for a while
+	first := start(t, "first", s.command(runFlags.with(flags{"share": policy}), insideProgram(t), "serve", ":80"))
+	addressOf(first)
+	const size = 2 << 20
+	script := fmt.Sprintf("set -e; touch %[1]s/$$; while [ $(ls %[1]s | wc -l) -lt %[2]d ]; do sleep 0.1; done; "+
+		"curl -sS --max-time 30 http://%[3]s/; curl -sS --max-time 30 http://%[3]s/stream/$$/%[4]d | sha256sum | cut -c1-64; echo $$; "+
+		"ping -n -c 1 -W 5 %[5]s >/dev/null; ip -o -4 address show dev vpn0 | tr -s ' ' | cut -d' ' -f4", held, commands-1, siteName, size, lanGateway)
+	var mu sync.Mutex
+	direct, told := map[string]bool{}, 0
+	var all sync.WaitGroup
+	for range commands - 1 {
+		cmd := s.command(flags{"attach": policy}, "sh", "-c", script)
+		all.Go(func() {
+			out, errs, code := finish(t, cmd)
+			lines := strings.Split(strings.TrimSpace(out), "\n")
+			if code != 0 || len(lines) != 4 || lines[0]+"\n" != sitePage || lines[1] != sumOf(lines[2], size) {
+				t.Errorf("got %q, exit code %d\n%s", out, code, errs)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if strings.HasPrefix(lines[3], "100.64.") {
+				if !strings.Contains(errs, policy) || !strings.Contains(errs, "share") {
+					t.Errorf("an address of ours, and nobody says so: %q", errs)
+				}
+				told++
+				return
+			}
+			direct[lines[3]] = true
+		})
+	}
+	all.Wait()
+	if len(direct) != stations-2 || told != commands-stations+1 { // beside the first, and the last place
+		t.Errorf("got %d commands with an address of the VPN's and %d behind one, want %d and %d", len(direct), told, stations-2, commands-stations+1)
+	}
+	sessions := slices.DeleteFunc(w.srv.Sessions(userName), func(s string) bool { return slices.Contains(before, s) })
+	if n := w.stationsOf(sessions); len(sessions) != 1 || n != stations {
+		t.Errorf("the hub sees %d stations in the sessions %v, want %d in one", n, sessions, stations)
+	}
+	if t.Failed() || policy != "NoBridge" {
+		first.Kill()
+		return
+	}
+
+	// Beyond the limit still: a server that is published, through another session.
+	serve(t, s, flags{"attach": policy})
+	natted := start(t, "published", s.command(flags{"attach": policy, "publish": "8080:80"}, insideProgram(t), "serve", ":80"))
+	natted.WaitLog(`serving at 100\.64\.`, upTime)
+	w.srv.Disconnect(sessions[0])
+	eventually(t, recoverTime, "all goes on in another session", func() error {
+		out, errs, code := finish(t, s.command(flags{"attach": policy}, "curl", "-sS", "--max-time", "5", "http://"+siteName+"/"))
 		if out != sitePage || code != 0 {
 			return fmt.Errorf("got %q, exit code %d\n%s", out, code, errs)
 		}
 		return nil
 	})
-	if out, errs, code := w.Run(t, runFlags, "curl", "-sS", "--max-time", "10", "http://"+siteName+"/"); out != sitePage || code != 0 {
-		t.Errorf("a session of its own: got %q, exit code %d\n%s", out, code, errs)
+	if out, err := w.Curl("--max-time", "10", "-d", "x", "http://127.0.0.1:8080/"); out != "inside got 1 bytes" {
+		t.Errorf("published: got %q, %v", out, err)
 	}
+	if _, errs, code := finish(t, s.command(flags{"attach": policy, "mac": "5e:00:53:00:00:09"}, "true")); code == 0 || !strings.Contains(errs, "drop -address and -mac") {
+		t.Errorf("an address of one's own choice: got exit code %d, %q", code, errs)
+	}
+}
+
+// stationsOf counts the addresses of sessions in the hub's table.
+func (w *world) stationsOf(sessions []string) (n int) {
+	w.t.Helper()
+	for _, row := range table(w.t, w.srv.Hub("MacTable"), "ID") {
+		if slices.Contains(sessions, row["Session Name"]) {
+			n++
+		}
+	}
+	return n
+}
+
+// serve starts a server in a command's network.
+func serve(t testing.TB, s sharer, f flags) *process {
+	p := start(t, "member", s.command(f, insideProgram(t), "serve", ":80"))
+	addressOf(p)
+	return p
 }
 
 // Proves that what ends a shared session for good is said to each command.

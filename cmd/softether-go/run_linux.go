@@ -232,13 +232,19 @@ func (f *front) order(cfg config.Config) (r vpnReply, err error) {
 
 // listen waits for the end of what a VPN process does for us that is not our child.
 func (f *front) listen() {
-	var r vpnReply
-	_, err := f.control.Receive(&r)
-	switch {
-	case err != nil:
-		f.vpnDone <- errors.New("run: the process that holds the shared session has ended")
-	default:
-		f.vpnDone <- r.failure()
+	for {
+		var r vpnReply
+		_, err := f.control.Receive(&r)
+		switch {
+		case err != nil:
+			f.vpnDone <- errors.New("run: the process that holds the shared session has ended")
+		case r.Note != "":
+			f.log.Warn(r.Note)
+			continue
+		default:
+			f.vpnDone <- r.failure()
+		}
+		return
 	}
 }
 

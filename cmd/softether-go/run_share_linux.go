@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +20,6 @@ import (
 	"softether-go/pkg/health"
 	"softether-go/pkg/privnet"
 	"softether-go/pkg/share"
-	"softether-go/pkg/stats"
 	"softether-go/pkg/vpn"
 	"softether-go/pkg/wire"
 )
@@ -75,18 +74,22 @@ type sharedVPN struct {
 	connect  func()         // the first time it is called
 	running  sync.WaitGroup // all goroutines
 
+	health   *health.Monitor
+	stations stations
+
+	nat    sync.Once                 // makes the two below, when the first command needs them
+	lan    atomic.Pointer[lanBehind] // nil before
+	lanErr error
+
 	mu      sync.Mutex // guards all below
 	members int
-	spare   []net.HardwareAddr // of members that ended, for the next: hubs count them
-	limit   int                // of members by the policy; 0 means none, or not yet known
-	item    string             // of the policy
-	failure *vpnReply          // why the session ended for good
+	failure *vpnReply // why the session ended for good
 }
 
 // serveShare serves the first command, by its front's connection, and all that attach
 // until the last has ended.
 func serveShare(ctx context.Context, cfg config.Config, first *privnet.Socket, log *slog.Logger) error {
-	v := &sharedVPN{cfg: cfg, log: log}
+	v := &sharedVPN{cfg: cfg, log: log, stations: stations{macs: map[string]bool{}, known: make(chan struct{})}}
 	if err := v.open(ctx); err != nil {
 		_ = first.Send(vpnReply{Error: err.Error(), Code: exitCode(err)}) // who is gone need not know
 		return nil
@@ -128,15 +131,13 @@ func (v *sharedVPN) open(ctx context.Context) error {
 		return err
 	}
 	v.ctx, v.end = context.WithCancel(ctx)
-	monitor := health.New(health.Config{Endpoint: v.sw.Uplink(), Log: v.log}) // the addresses are the commands'
+	v.health = health.New(health.Config{Endpoint: v.sw.Uplink(), Log: v.log}) // the addresses are the commands'
 	v.client = client.New(client.Config{
-		Session: sc, Servers: vpn.Servers(serversOf(v.cfg.Server), v.cfg.Server.Fastest, way), Hurry: way.Changed(), Endpoint: monitor,
+		Session: sc, Servers: vpn.Servers(serversOf(v.cfg.Server), v.cfg.Server.Fastest, way), Hurry: way.Changed(), Endpoint: v.health,
 		ReconnectDelay: v.cfg.Retry.Delay, ReconnectMax: v.cfg.Retry.MaxDelay, OnWelcome: v.welcome, Log: v.log,
-		Refresh: refresh(v.cfg.Auth, v.log), OnState: func(s client.State) { vpn.Enter(monitor, s) },
+		Refresh: refresh(v.cfg.Auth, v.log), OnState: func(s client.State) { vpn.Enter(v.health, s) },
 	})
-	told.server = health.Server{Monitor: monitor, Metrics: func(w io.Writer) error {
-		return writeMetrics(w, []stats.Section{{Name: "session", Counts: v.client.Stats()}, {Name: "health", Counts: monitor.Stats()}})
-	}}
+	told.server = health.Server{Monitor: v.health, Metrics: func(w io.Writer) error { return writeMetrics(w, v.counters()) }}
 	v.connect = sync.OnceFunc(func() {
 		sayNotes(v.cfg, v.log)
 		v.running.Go(func() { _ = v.sw.Run(v.ctx) })   // it ends with ctx
@@ -160,12 +161,10 @@ func (v *sharedVPN) keep() {
 
 // welcome learns how many may share the session.
 func (v *sharedVPN) welcome(w wire.Welcome) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.limit, v.item = share.Stations(w.Policy)
-	if v.limit > 0 && v.members > v.limit {
-		v.log.Warn("the hub drops what some of the commands send: its policy lets a session have fewer stations",
-			"item", v.item, "at_most", v.limit, "commands", v.members)
+	limit, item := share.Stations(w.Policy)
+	if beyond := v.stations.learn(limit, item); beyond > 0 {
+		v.log.Warn("the hub drops what some of the commands send: its policy lets a session have fewer stations than before",
+			"item", item, "at_most", limit, "too_many", beyond)
 	}
 }
 
@@ -236,8 +235,8 @@ func (v *sharedVPN) member(control *privnet.Socket, cfg *config.Config) error {
 	if err := v.refuse(*cfg); err != nil {
 		return err
 	}
-	mac := v.takeMAC(cfg.Address)
-	defer v.giveMAC(mac)
+	mac := v.stations.address(cfg.Address)
+	defer v.stations.leave(mac)
 	if control.Send(vpnReply{MAC: mac}) != nil {
 		return nil
 	}
@@ -265,9 +264,18 @@ func (v *sharedVPN) member(control *privnet.Socket, cfg *config.Config) error {
 		cancel()
 	}()
 	v.connect()
-	m := share.Member{Endpoint: link, Configurer: link}
-	m.DHCP, m.Static, m.Adjust = addressing(cfg.Address).Plan(mac, v.log)
-	err = v.sw.Serve(ctx, m)
+	select {
+	case <-v.stations.known:
+	case <-ctx.Done():
+		return nil
+	}
+	if v.stations.enter(mac) {
+		m := share.Member{Endpoint: link, Configurer: link}
+		m.DHCP, m.Static, m.Adjust = addressing(cfg.Address).Plan(mac, v.log)
+		err = v.sw.Serve(ctx, m)
+	} else {
+		err = v.serveBehind(ctx, control, link, cfg.Address)
+	}
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -279,29 +287,5 @@ func (v *sharedVPN) refuse(c config.Config) error {
 	if c.Run.Attach == "" && (c.Server.Host != v.cfg.Server.Host || c.Server.Hub != v.cfg.Server.Hub || c.Auth.User != v.cfg.Auth.User) {
 		return usageError{fmt.Errorf("-share: the session %s is of another server, hub or user: give this one another name", c.Run.Share)}
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.limit > 0 && v.members > v.limit {
-		return fmt.Errorf("run: the hub's policy (%s) lets a session have %d stations, and as many commands share it: "+
-			"run this one with a session of its own, without -attach and -share", v.item, v.limit)
-	}
 	return nil
-}
-
-// takeMAC returns the address for a member.
-func (v *sharedVPN) takeMAC(a config.Addressing) net.HardwareAddr {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if n := len(v.spare); a.MAC == nil && n > 0 {
-		mac := v.spare[n-1]
-		v.spare = v.spare[:n-1]
-		return mac
-	}
-	return ownMAC(a)
-}
-
-func (v *sharedVPN) giveMAC(mac net.HardwareAddr) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.spare = append(v.spare, mac)
 }

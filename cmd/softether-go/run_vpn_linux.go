@@ -79,6 +79,7 @@ func (o vpnOrder) load() (config.Config, error) {
 type vpnReply struct {
 	MAC   net.HardwareAddr
 	Env   []string // variables that name the proxies, once these work
+	Note  string   // what the user is to know, in a message of its own
 	Error string
 	Code  int // the exit code that goes with the error
 }
