@@ -96,6 +96,10 @@ func TestRUDPWhereTCPIsBlocked(t *testing.T) {
 			session := w.Session()
 			c.Signal(os.Interrupt)
 			<-c.done
+			beside := strings.Contains(c.Log(), "rudp.frames_in=") && strings.Contains(c.Log(), "rudp.frames_out=")
+			if want := row.flags["compress"] == ""; beside != want || !strings.Contains(c.Log(), "rudp.sent=") {
+				t.Errorf("frames went beside the stream: %v, want %v; the counters say so", beside, want)
+			}
 			w.srv.Disconnect(session) // it would outlive its client for a while
 		})
 	}

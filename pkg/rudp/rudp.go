@@ -105,7 +105,7 @@ type Conn struct {
 	base time.Time // what ticks count from
 	mark uint64    // of the end; the client's choice, and the first eight bytes it sends
 
-	stats counters
+	stats *Counters
 	bulk  atomic.Pointer[bulk]
 	sink  atomic.Pointer[sink]
 
@@ -142,7 +142,7 @@ type Conn struct {
 	echoed   uint64    // the newest of our ticks that came back
 	heard    time.Time // when that was
 
-	tx []byte // a datagram under construction
+	tx []byte // empty, with room for a datagram
 	pt []byte // a segment before it is sealed
 }
 
@@ -163,7 +163,8 @@ type received struct {
 	n    int
 }
 
-type counters struct {
+// Counters count for as many Conns as share them.
+type Counters struct {
 	sent, repeated, received, duplicate, ignored atomic.Uint64
 	framesOut, framesIn                          atomic.Uint64
 }
@@ -177,8 +178,7 @@ type Stats struct {
 }
 
 // Stats returns the counters so far.
-func (c *Conn) Stats() Stats {
-	s := &c.stats
+func (s *Counters) Stats() Stats {
 	return Stats{
 		Sent: s.sent.Load(), Repeated: s.repeated.Load(), Received: s.received.Load(), Duplicate: s.duplicate.Load(),
 		Ignored: s.ignored.Load(), FramesOut: s.framesOut.Load(), FramesIn: s.framesIn.Load(),
@@ -187,10 +187,10 @@ func (c *Conn) Stats() Stats {
 
 // Client opens a stream over sock, which is connected to the server and is the Conn's
 // from now on: it is closed with it, and on an error. It blocks until the server has
-// answered or ctx has ended.
-func Client(ctx context.Context, sock net.Conn, over Carrier) (*Conn, error) {
+// answered or ctx has ended. What there is to count is added to counts.
+func Client(ctx context.Context, sock net.Conn, over Carrier, counts *Counters) (*Conn, error) {
 	init := newInit()
-	c := newConn(sock, over, clientKeys(init), newMark())
+	c := newConn(sock, over, clientKeys(init), newMark(), counts)
 	c.out = appendMark(c.out, c.mark)
 	go c.receive()
 	if err := c.open(ctx, init); err != nil {
@@ -200,10 +200,10 @@ func Client(ctx context.Context, sock net.Conn, over Carrier) (*Conn, error) {
 	return c, nil
 }
 
-func newConn(sock net.Conn, over Carrier, k keys, mark uint64) *Conn {
+func newConn(sock net.Conn, over Carrier, k keys, mark uint64, counts *Counters) *Conn {
 	now := time.Now()
 	c := &Conn{
-		sock: sock, over: over, keys: k, mark: mark, base: now.Add(-time.Second),
+		sock: sock, over: over, keys: k, mark: mark, stats: counts, base: now.Add(-time.Second),
 		established: make(chan struct{}), first: 1, next: 1, heard: now, spoke: now, aliveIn: aliveAfter(),
 		tx: make([]byte, 0, maxPacket), pt: make([]byte, 0, maxPacket),
 	}
@@ -480,8 +480,7 @@ func (c *Conn) sendAcks() { c.emit(c.next, nil) }
 func (c *Conn) emit(seq uint64, data []byte) {
 	c.pt = appendPlain(c.pt[:0], c.tick(), c.peerTick, c.have, c.acks, seq, data)
 	c.acks = c.acks[:0]
-	c.tx = c.over.wrap(c.tx[:0], c.keys.seal(c.pt, c.over.mask()))
-	_, _ = c.sock.Write(c.tx) // lost or not, what matters is repeated
+	_, _ = c.sock.Write(c.over.wrap(c.tx, c.keys.seal(c.pt, c.over.mask()))) // lost or not, what matters is repeated
 }
 
 // tend repeats what has had no answer in time, shows life and notices the server's

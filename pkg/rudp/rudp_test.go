@@ -141,7 +141,7 @@ func serve(t *testing.T, s *socket, over Carrier) *Conn {
 	}
 	k := clientKeys(hash(b[:hashLen]))
 	k.send, k.recv = k.recv, k.send
-	c := newConn(s, over, k, 0)
+	c := newConn(s, over, k, 0, new(Counters))
 	c.mu.Lock()
 	c.isOpen = true
 	close(c.established)
@@ -166,7 +166,7 @@ func pair(t *testing.T, w *way) (client, server *Conn) {
 	a, b := sockets(w)
 	served := make(chan *Conn, 1)
 	go func() { served <- serve(t, b, Direct{}) }()
-	client, err := Client(t.Context(), a, Direct{})
+	client, err := Client(t.Context(), a, Direct{}, new(Counters))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func TestAStreamCarriesBothWays(t *testing.T) {
 		if took < 600*time.Millisecond || took > 800*time.Millisecond {
 			t.Errorf("1 MiB over a round trip of 20 ms took %v, want 32 windows", took)
 		}
-		if s := client.Stats(); s.Repeated != 0 {
+		if s := client.stats.Stats(); s.Repeated != 0 {
 			t.Errorf("%d of %d segments were repeated, and none was lost", s.Repeated, s.Sent)
 		}
 	})
@@ -234,7 +234,7 @@ func TestAStreamSurvivesWhatNetworksDo(t *testing.T) {
 				client, server := pair(t, w)
 				up, down := content(256<<10), content(256<<10)
 				took := carry(t, client, server, up) + carry(t, server, client, down)
-				t.Logf("%v; lost %d, twice %d, late %d; client %+v", took, w.lost, w.again, w.late, client.Stats())
+				t.Logf("%v; lost %d, twice %d, late %d; client %+v", took, w.lost, w.again, w.late, client.stats.Stats())
 				if (w.lose > 0) != (w.lost > 0) || (w.twice > 0) != (w.again > 0) || (w.shuffle > 0) != (w.late > 0) {
 					t.Error("the fault did not happen")
 				}
@@ -320,12 +320,12 @@ func TestNobodyThere(t *testing.T) {
 		a, _ := sockets(&way{})
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if _, err := Client(ctx, a, Direct{}); !errors.Is(err, errNobody) || !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := Client(ctx, a, Direct{}, new(Counters)); !errors.Is(err, errNobody) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("without an answer: %v", err)
 		}
 		b, _ := sockets(&way{})
 		b.refuse = true
-		if _, err := Client(t.Context(), b, Direct{}); !errors.Is(err, syscall.ECONNREFUSED) {
+		if _, err := Client(t.Context(), b, Direct{}, new(Counters)); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("at a closed port: %v", err)
 		}
 	})
@@ -390,7 +390,7 @@ func TestForeignDatagramsAreCounted(t *testing.T) {
 			client.sock.(*socket).put(append([]byte{}, b...))
 		}
 		synctest.Wait()
-		if got := client.Stats().Ignored; got != 6 {
+		if got := client.stats.Stats().Ignored; got != 6 {
 			t.Errorf("%d datagrams were ignored, want 6", got)
 		}
 		carry(t, server, client, content(5000))
@@ -450,7 +450,7 @@ func TestFramesBesideTheStream(t *testing.T) {
 					t.Errorf("RunFrames ended with %v", err)
 				}
 				if len(got) != len(want) {
-					t.Fatalf("%d frames arrived, want %d; %+v", len(got), len(want), server.Stats())
+					t.Fatalf("%d frames arrived, want %d; %+v", len(got), len(want), server.stats.Stats())
 				}
 				for i := range want {
 					if !bytes.Equal(got[i], want[i]) {

@@ -43,6 +43,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"softether-go/pkg/rudp"
 )
 
 const (
@@ -75,6 +77,7 @@ type Dialer struct {
 	connect func(ctx context.Context, network, address string) (net.Conn, error)  // nil means a net.Dialer
 	system  system
 	tuner   tuner
+	rudp    rudp.Counters
 
 	mu   sync.Mutex              // guards the fields below
 	last map[string][]netip.Addr // by name: the addresses a connection was made to
@@ -109,7 +112,7 @@ func (d *Dialer) attempt(ctx context.Context, network, host string, port uint16)
 	if d.Via != nil {
 		if p := d.Via(host, port); p != nil {
 			if !slices.ContainsFunc(d.carriers(network), func(c Carrier) bool { return c.Network == "tcp" }) {
-				return nil, errProxied
+				return nil, forbidden{errProxied}
 			}
 			return d.through(ctx, p, host, port)
 		}

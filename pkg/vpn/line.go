@@ -132,6 +132,9 @@ func (l *Line) Counters() []stats.Section {
 		{Name: "health", Counts: l.health.Stats()},
 		{Name: "batches", Counts: l.carrier.counts()},
 	}
+	if n := l.way.RUDP(); n.Sent > 0 {
+		all = append(all, stats.Section{Name: "rudp", Counts: n})
+	}
 	if l.queue != nil {
 		all = append(all, stats.Section{Name: "queue", Counts: l.queue.Stats()})
 	}
