@@ -266,7 +266,7 @@ func TestUDPWhereTCPIsGood(t *testing.T) {
 	w := newWorld(t)
 	c := w.StartClient(usualFlags)
 	c.WaitUp()
-	if _, err := w.Curl("--proxy", w.proxy, "--output", "/dev/null", "--max-time", "60", "http://"+w.siteAddress()+"/zeros/300000000"); err != nil {
+	if _, err := w.Curl("--proxy", w.proxy, "--output", "/dev/null", "--max-time", "60", "http://"+w.siteAddress()+"/zeros/150000000"); err != nil {
 		t.Fatal(err)
 	}
 	if log := c.Log(); strings.Contains(log, "by UDP") || strings.Contains(log, "logging in again") {

@@ -82,6 +82,9 @@ type udpChooser struct {
 	rate   rateMeter
 	before map[net.Conn]tcpCounts // what the kernel had counted
 
+	seen   uint64    // bytes carried until the last look
+	active time.Time // when there were many more
+
 	since    time.Time // of the present way
 	notUntil time.Time // not to move to UDP before
 	probed   time.Time // when UDP was last looked at closely
@@ -96,7 +99,7 @@ type udpChooser struct {
 }
 
 func newUDPChooser(s *Session) *udpChooser {
-	c := &udpChooser{s: s, since: time.Now(), holdOff: holdOff, stay: stay}
+	c := &udpChooser{s: s, since: time.Now(), active: time.Now(), holdOff: holdOff, stay: stay}
 	switch {
 	case s.cfg.UDP.Policy == UDPRequire:
 		c.say("waiting for UDP to get through")
@@ -130,22 +133,60 @@ func (c *udpChooser) run(ctx context.Context) error {
 	if c.required() {
 		step = c.insist
 	}
-	tick := time.NewTicker(sampleEvery / 2)
-	defer tick.Stop()
-	for n := 0; ; n++ {
+	timer := time.NewTimer(sampleEvery)
+	defer timer.Stop()
+	var sampled time.Time
+	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-timer.C:
 		}
-		if n%2 == 0 { // what must be quick is looked at twice as often
-			c.record.add(c.sample())
-			c.rate.note(time.Now(), c.carried())
+		if time.Since(sampled) >= sampleEvery-lookEvery/2 {
+			sampled = time.Now()
+			c.look(sampled)
 		}
 		if err := step(); err != nil {
 			return c.s.fail(err)
 		}
+		timer.Reset(c.pause())
 	}
+}
+
+// lookEvery is how often to look at what must be seen soon: a path that has fallen silent.
+const lookEvery = sampleEvery / 2
+
+// look takes a sample.
+func (c *udpChooser) look(now time.Time) {
+	c.record.add(c.sample())
+	bytes := c.carried()
+	if bytes-c.seen > chatter {
+		c.active = now
+	}
+	c.seen = bytes
+	c.rate.note(now, bytes)
+}
+
+const (
+	// quietAfter is how long nothing is carried before nobody needs to look often, and
+	// quietEvery how often then.
+	quietAfter = 10 * time.Second
+	quietEvery = 5 * time.Second
+	// chatter is what a hub's broadcasts and polls come to between two looks.
+	chatter = 4 << 10
+)
+
+// pause is how long until the next look. Where there is nothing to see, and no path that
+// could fail, an idle session lets the machine sleep.
+func (c *udpChooser) pause() time.Duration {
+	switch {
+	case c.s.way != nil:
+		return lookEvery
+	case time.Since(c.active) > quietAfter:
+		c.record.clear()
+		return quietEvery
+	}
+	return sampleEvery
 }
 
 // insist uses UDP, or ends the session.
