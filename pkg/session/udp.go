@@ -90,6 +90,7 @@ func (d *dialer) offerUDP(ctx context.Context) (*udpOffer, error) {
 	}
 	if err != nil {
 		d.Log.Warn("no UDP acceleration, as there is no socket for it", "cause", err)
+		u.History.giveUp() // or the session would end to ask again
 		return nil, nil
 	}
 	keys := make([]byte, udpaccel.KeyLenV1+udpaccel.KeyLenV2)
@@ -176,6 +177,7 @@ func (d *dialer) udpWay(w wire.Welcome) (*udpaccel.Path, error) {
 		return nil, final{fmt.Errorf("no UDP acceleration: %w; use -udp auto or off", err)}
 	}
 	d.Log.Info("no UDP acceleration", "cause", err)
+	d.UDP.History.giveUp() // or the session would end to ask again
 	d.udp.close()
 	return nil, nil
 }
@@ -274,10 +276,9 @@ func (w *udpWay) send(frames [][]byte) (rest [][]byte) {
 		}
 	}
 	w.large.Add(uint64(len(p.large)))
+	rest = slices.Clone(p.large)
 	if len(p.fit) > 0 && w.WriteFrames(p.fit) != nil {
-		rest = frames
-	} else {
-		rest = slices.Clone(p.large)
+		rest = append(rest, w.unsent(p.fit)...)
 	}
 	clear(p.fit)
 	clear(p.large)

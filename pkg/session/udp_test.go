@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,13 +153,47 @@ func TestAutoDoesNotAskForUDPWithoutAReason(t *testing.T) {
 	}
 }
 
-// Proves that auto takes no protection that is weaker than TCP's.
-func TestAutoRefusesTheFirstVersion(t *testing.T) {
-	_, _, cfg := udpHub(t, hub.Config{UDP: true, MaxUDPVersion: udpaccel.V1})
+// Proves that auto takes no protection that is weaker than TCP's, and that it does not
+// ask again and again for what it does not get.
+func TestAutoIsContentWithoutUDP(t *testing.T) {
+	noSocket := func(context.Context, netip.Addr, uint16) (net.PacketConn, error) { return nil, syscall.EADDRINUSE }
+	for _, row := range []struct {
+		name   string
+		hub    hub.Config
+		listen func(context.Context, netip.Addr, uint16) (net.PacketConn, error)
+	}{
+		{"the server knows only the first version", hub.Config{UDP: true, MaxUDPVersion: udpaccel.V1}, nil},
+		{"the server grants none", hub.Config{}, nil},
+		{"there is no socket", hub.Config{UDP: true}, noSocket},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			_, _, cfg := udpHub(t, row.hub)
+			cfg.UDP = UDP{Policy: UDPAuto, History: &UDPHistory{}, Listen: row.listen}
+			cfg.UDP.History.blame()
+			s := dial(t, cfg)
+			if s.way != nil {
+				t.Errorf("it has a way by UDP, %v", s.way.Version())
+			}
+			for range samples {
+				s.chooser.record.add(tcpSample{out: 50, in: 50, outOfOrder: 2, retransmits: 1, rtt: lean, leanRTT: lean})
+			}
+			if err := s.chooser.choose(); err != nil || cfg.UDP.History.wants() {
+				t.Errorf("TCP is bad: got %v, want to go on without UDP", err)
+			}
+		})
+	}
+}
+
+// Proves that TCP which is found bad ends a session that has not asked for UDP, to ask.
+func TestAutoAsksWhenTCPIsBad(t *testing.T) {
+	_, _, cfg := udpHub(t, hub.Config{UDP: true})
 	cfg.UDP = UDP{Policy: UDPAuto, History: &UDPHistory{}}
-	cfg.UDP.History.blame()
-	if s := dial(t, cfg); s.way != nil {
-		t.Errorf("it was taken: %v", s.way.Version())
+	s := dial(t, cfg)
+	for range samples {
+		s.chooser.record.add(tcpSample{out: 50, in: 50, outOfOrder: 2, retransmits: 1, rtt: lean, leanRTT: lean})
+	}
+	if err := s.chooser.choose(); !errors.Is(err, ErrWantsUDP) || !cfg.UDP.History.wants() {
+		t.Errorf("got %v, want %v", err, ErrWantsUDP)
 	}
 }
 
