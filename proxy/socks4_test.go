@@ -22,11 +22,7 @@ const (
 
 func TestSOCKS4Handshake(t *testing.T) {
 	long := strings.Repeat("a", 255)
-	tests := []struct {
-		name, input, want string
-		asked             string
-		auth              bool
-	}{
+	checkHandshakes(t, []handshakeTest{
 		{name: "address", input: toIPv4By4, want: granted4a, asked: "tcp 192.0.2.1:80"},
 		{name: "address without a user id", input: "\x04\x01\x00\x50\xc0\x00\x02\x01\x00", want: granted4a, asked: "tcp 192.0.2.1:80"},
 		{name: "name is passed on unresolved", input: toName4, want: granted4a, asked: "tcp files.corp:80"},
@@ -43,22 +39,7 @@ func TestSOCKS4Handshake(t *testing.T) {
 		{name: "unknown command", input: "\x04\x03\x00\x50\xc0\x00\x02\x01\x00", want: rejected},
 		{name: "a password is asked for", auth: true, input: toIPv4By4, want: identity},
 		{name: "a password is asked for, by name", auth: true, input: toName4, want: identity},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			var c Config
-			if tt.auth {
-				c.Auth = newAuth(t)
-			}
-			output, asked := dialed(t, c, tt.input, nil)
-			if output != tt.want {
-				t.Errorf("answer: got %q, want %q", output, tt.want)
-			}
-			if got := strings.Join(asked, " "); got != tt.asked {
-				t.Errorf("dialed: got %q, want %q", got, tt.asked)
-			}
-		})
-	}
+	})
 }
 
 func TestSOCKS4ReplyToFailedDial(t *testing.T) {

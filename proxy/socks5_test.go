@@ -81,11 +81,7 @@ func dialed(t *testing.T, c Config, input string, dialErr error) (output string,
 
 func TestSOCKS5Handshake(t *testing.T) {
 	long := strings.Repeat("a", 255)
-	tests := []struct {
-		name, input, want string
-		asked             string
-		auth              bool
-	}{
+	checkHandshakes(t, []handshakeTest{
 		{name: "IPv4 target", input: hello + toIPv4, want: helloReply + granted, asked: "tcp 192.0.2.1:80"},
 		{name: "IPv6 target", input: hello + toIPv6, want: helloReply + granted, asked: "tcp [2001:db8::1]:443"},
 		{name: "IPv4 target in IPv6 form", input: hello + "\x05\x01\x00\x04" + mappedIPv6 + "\x00\x50", want: helloReply + granted, asked: "tcp 192.0.2.1:80"},
@@ -125,7 +121,18 @@ func TestSOCKS5Handshake(t *testing.T) {
 		{name: "longest user and password", auth: true, input: helloAuth + "\x01\xff" + long + "\xff" + long, want: "\x05\x02" + loginBad},
 		{name: "password of another version", auth: true, input: helloAuth + "\x05\x05alice\x06secret", want: "\x05\x02"},
 		{name: "no password offered where one is asked", auth: true, input: hello + toIPv4, want: noMethod},
-	}
+	})
+}
+
+// A handshakeTest is what a client sends, what it hears, and what was dialed for it.
+type handshakeTest struct {
+	name, input, want string
+	asked             string
+	auth              bool // a password is asked for
+}
+
+func checkHandshakes(t *testing.T, tests []handshakeTest) {
+	t.Helper()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var c Config
