@@ -16,13 +16,19 @@ import (
 type Mixed struct {
 	*server
 	http    *HTTP
+	tls     *tls.Config // Config.TLS with what is spoken inside; one, as sessions are resumed by it
 	onlyTLS bool
 }
 
 // NewMixed returns a server that is ready to Serve.
 func NewMixed(c Config) *Mixed {
 	s := newServer(c)
-	return &Mixed{server: s, http: newHTTP(s)}
+	m := &Mixed{server: s, http: newHTTP(s)}
+	if s.TLS != nil {
+		m.tls = s.TLS.Clone()
+		m.tls.NextProtos = []string{"h2", "http/1.1"}
+	}
+	return m
 }
 
 // NewHTTPS returns a server that is ready to Serve HTTP clients inside TLS, and no others.
@@ -83,7 +89,7 @@ func (m *Mixed) tell(r *run, c net.Conn, web *handover) {
 	first, ref := in.first()
 	switch {
 	case ref != nil:
-	case first == beginsTLS && m.TLS != nil:
+	case first == beginsTLS && m.tls != nil:
 		if ref = m.serveTLS(r, &peeked{Conn: c, in: in}, web); ref == nil {
 			return
 		}
@@ -114,9 +120,7 @@ func (m *Mixed) tell(r *run, c net.Conn, web *handover) {
 func (m *Mixed) serveTLS(r *run, c *peeked, web *handover) *refusal {
 	ctx, cancel := context.WithTimeout(r.ctx, m.HandshakeTimeout)
 	defer cancel()
-	config := m.TLS.Clone()
-	config.NextProtos = []string{"h2", "http/1.1"}
-	t := tls.Server(c, config)
+	t := tls.Server(c, m.tls)
 	if err := t.HandshakeContext(ctx); err != nil {
 		why := Malformed
 		if isTimeout(err) || ctx.Err() != nil {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,11 +59,6 @@ type stream struct {
 
 	cut   atomic.Bool // ended so that the client sees a failure
 	ended atomic.Bool // our half has ended
-
-	mu     sync.Mutex // guards all below
-	silent *time.Timer
-	limit  time.Duration // of silence of the client
-	heard  time.Time     // when it said something last
 }
 
 func newStream(w *response, req *http.Request) *stream {
@@ -73,9 +67,6 @@ func newStream(w *response, req *http.Request) *stream {
 
 func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.req.Body.Read(p)
-	s.mu.Lock()
-	s.heard = time.Now()
-	s.mu.Unlock()
 	if err != nil && err != io.EOF {
 		err = &net.OpError{Op: "read", Net: "tcp", Addr: s.RemoteAddr(), Err: err}
 	}
@@ -108,7 +99,6 @@ func (s *stream) SetLinger(int) error {
 // Close ends reading and, if the client is to see a failure, writing. What has been written
 // net/http still delivers.
 func (s *stream) Close() error {
-	_ = s.SetReadDeadline(time.Time{})
 	err := s.answer.SetReadDeadline(aLongTimeAgo)
 	if s.cut.Load() {
 		err = errors.Join(err, s.answer.SetWriteDeadline(aLongTimeAgo))
@@ -116,37 +106,9 @@ func (s *stream) Close() error {
 	return err
 }
 
-// SetReadDeadline limits how long the client may be silent from now on. Other than that of
-// a connection it does not pass while something comes, and a relay renews it then; a
-// stream's own could not be renewed.
-func (s *stream) SetReadDeadline(t time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.silent != nil {
-		s.silent.Stop()
-		s.silent = nil
-	}
-	if t.IsZero() {
-		return nil
-	}
-	s.limit, s.heard = time.Until(t), time.Now()
-	s.silent = time.AfterFunc(s.limit, s.hush)
-	return nil
-}
-
-// hush ends reading if nothing has come for as long as may be.
-func (s *stream) hush() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.silent == nil {
-		return
-	}
-	if left := s.limit - time.Since(s.heard); left > 0 {
-		s.silent.Reset(left)
-		return
-	}
-	_ = s.answer.SetReadDeadline(aLongTimeAgo)
-}
+// SetReadDeadline is for good once it has passed: net/http ends the request's body then. A
+// relay goes on after one only where the client's half goes on longer than the target's.
+func (s *stream) SetReadDeadline(t time.Time) error { return s.answer.SetReadDeadline(t) }
 
 func (s *stream) SetWriteDeadline(t time.Time) error { return s.answer.SetWriteDeadline(t) }
 

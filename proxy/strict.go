@@ -60,7 +60,11 @@ func (s *strict) Read(p []byte) (int, error) {
 // Close lets a client that was refused read why: what it has sent and nobody has read
 // would have the system reset the connection.
 func (s *strict) Close() error {
-	if hc, ok := s.Conn.(interface{ CloseWrite() error }); ok && s.ended.Load() && hc.CloseWrite() == nil {
+	c := s.Conn
+	if p, ok := c.(*peeked); ok {
+		c = p.Conn
+	}
+	if hc, ok := c.(interface{ CloseWrite() error }); ok && s.ended.Load() && hc.CloseWrite() == nil {
 		_ = s.Conn.SetReadDeadline(time.Now().Add(lingerTime))
 		_, _ = io.CopyN(io.Discard, s.Conn, lingerBytes)
 	}
