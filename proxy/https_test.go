@@ -114,6 +114,21 @@ func TestHTTPSProxy(t *testing.T) {
 	}
 }
 
+// A client that comes again does not have to be shown the certificate again.
+func TestTLSSessionsAreResumed(t *testing.T) {
+	c, pool := secure(t, Config{Dialer: newNever()})
+	addr := serve(t, NewHTTPS(c))
+	cache := tls.NewLRUClientSessionCache(1)
+	for i := range 2 {
+		conn := tls.Client(connect(t, addr), &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", ClientSessionCache: cache})
+		send(t, conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		expect(t, conn, "HTTP/1.1 400") // with which the ticket has come
+		if got := conn.ConnectionState().DidResume; got != (i == 1) {
+			t.Errorf("connection %d: resumed %v", i, got)
+		}
+	}
+}
+
 // An end passes through TLS as an end, and what is cut short does not look like one.
 func TestHTTPSTunnelEnds(t *testing.T) {
 	target := listenTCP(t, func(c *net.TCPConn) {

@@ -19,9 +19,10 @@
 // and all names below it. The first line that fits counts; who has such lines may reach
 // nothing else, and who has none everything. A rule about a name fits only what a client
 // asks for by name; one about addresses fits also the addresses of a name, each by
-// itself. connections says how many may be open at once. rate-up and rate-down say how
-// many bytes a second they may carry together, k, M and G being 1000, 1000 k and 1000 M.
-// mac is the user's station where each has one of its own.
+// itself. connections says how many tunnels may be open, and requests of HTTP under way,
+// at once. rate-up and rate-down say how many bytes a second they may carry together, k,
+// M and G being 1000, 1000 k and 1000 M. mac is the user's station where each has one of
+// its own.
 //
 // A login computes bcrypt's hash, also for a name that is not in the file. What was right
 // is remembered, by a digest under a key of this process that the hash and the password
