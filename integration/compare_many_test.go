@@ -173,7 +173,7 @@ func compareOpen(t testing.TB, r *report) {
 		for _, c := range conns {
 			c.Close()
 		}
-		time.Sleep(12 * time.Second) // we give memory back when two looks 5 s apart find quiet
+		time.Sleep(12 * time.Second) // we look every 2 s whether it is quiet, and connections wait 5 s for their end
 		r.Add(t, openTable, "12 s after their end", e.name, figures{residentMemory: resident(t, e.pids, "VmRSS") / 1e6})
 	}
 }
