@@ -40,11 +40,28 @@ func TestRunGivesACommandANetwork(t *testing.T) {
 	w := newWorld(t)
 	w.lan.ns.IP("address", "add", "fd00:77::1/64", "dev", "br0", "nodad")
 	inside := insideProgram(t)
+	for program, from := range map[string]string{"iperf3": "iperf3", "dig": "bind9-dnsutils", "chromium": "chromium"} {
+		needTool(t, program, from)
+	}
+	iperf := start(t, "iperf3", w.lan.ns.Command("iperf3", "--server", "--forceflush"))
+	iperf.WaitLog("Server listening", 10*time.Second)
+	home := filepath.Join(run.dir, w.cli.name+"-home")
+	if err := os.Mkdir(home, 0o777); err != nil || os.Chmod(home, 0o777) != nil {
+		t.Fatal(err)
+	}
 	for _, row := range []struct {
 		name string
 		argv []string
 		want string // in the output
 	}{
+		{"dig", []string{"dig", "+short", siteName}, lanGateway + "\n"},
+		{"dig at a server", []string{"dig", "+tcp", "+short", "@" + lanGateway, siteName}, lanGateway + "\n"},
+		{"iperf3 up", []string{"iperf3", "--client", lanGateway, "--bytes", "32M", "--format", "m"}, "32.0 MBytes"},
+		{"iperf3 down", []string{"iperf3", "--client", lanGateway, "--bytes", "32M", "--format", "m", "--reverse"}, "receiver"},
+		{"iperf3 by UDP", []string{"iperf3", "--client", lanGateway, "--udp", "--bytes", "1M", "--bitrate", "20M"}, "(0%)  receiver"},
+		{"a browser", []string{"env", "HOME=" + home, "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+			"--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-extensions",
+			"--user-data-dir=" + home, "--dump-dom", "http://" + siteName + "/"}, strings.TrimSpace(sitePage)},
 		{"curl by name", []string{"curl", "-sS", "--max-time", "10", "http://" + siteName + "/"}, sitePage},
 		{"names by the C library", []string{"getent", "ahostsv4", "files"}, lanGateway},
 		{"names by a static program", []string{inside, "lookup", siteName}, "[" + lanGateway + "]"},
