@@ -9,7 +9,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -120,11 +123,12 @@ const (
 	oursSOCKS     = "ours SOCKS"
 	officialUDP   = "official UDP"
 	oursUDP       = "ours UDP"
+	oursRun       = "ours run"
 	bareTLSName   = "bare crypto/tls" // to our hub's neighbour; nothing but bulk
 )
 
 // peers says whom each entrant is compared with.
-var peers = map[string]string{oursTAP: officialTAP, oursSOCKS: officialSOCKS, oursUDP: officialUDP}
+var peers = map[string]string{oursTAP: officialTAP, oursSOCKS: officialSOCKS, oursUDP: officialUDP, oursRun: oursTAP}
 
 // enter connects the named entrants and waits until each carries traffic. Both
 // official ones share one client.
@@ -145,6 +149,8 @@ func (p *place) enter(names ...string) []*entrant {
 			}
 		case officialUDP:
 			e.enterOfficialUDP()
+		case oursRun:
+			e.enterRun()
 		case oursUDP:
 			r := p.room()
 			e.settle(r, r.StartTAP(tapFlags.with(flags{"host": r.host, "udp": "require"})).PID())
@@ -182,6 +188,45 @@ func (e *entrant) enterOfficialUDP() {
 	o := startOfficial(e.t, r.cli)
 	o.ConnectUDP(net.JoinHostPort(r.host, serverPort), hubName, userPassword, officialAddress)
 	e.settle(r, family(e.t, o.proc.PID())...)
+}
+
+// enterRun is a command with a network of its own, whose namespace is the way in.
+func (e *entrant) enterRun() {
+	e.t.Helper()
+	r := e.place.room()
+	front := start(e.t, "run", r.RunCommand(runFlags.with(flags{"host": r.host}), insideProgram(e.t), "serve", ":80"))
+	addressOf(front)
+	outside, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", front.PID()))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.settle(r)
+	for _, pid := range descendants(front.PID()) {
+		e.pids = append(e.pids, pid)
+		if net, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil && net != outside && e.ns == r.cli {
+			e.ns = &netns{t: e.t, name: r.cli.name + "in"}
+			command(e.t, "ip", "netns", "attach", e.ns.name, strconv.Itoa(pid))
+			e.t.Cleanup(func() { removeNamespace(e.ns.name) })
+		}
+	}
+	if e.ns == r.cli {
+		e.t.Fatal("the command has no network of its own")
+	}
+}
+
+// descendants are a process and all that it has started, and they.
+func descendants(pid int) []int {
+	all := []int{pid}
+	children, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range children {
+		text, _ := os.ReadFile(file)
+		for _, word := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(word); err == nil {
+				all = append(all, descendants(child)...)
+			}
+		}
+	}
+	return all
 }
 
 func (e *entrant) settle(r *room, pids ...int) { e.room, e.ns, e.pids = r, r.cli, pids }

@@ -107,7 +107,7 @@ var bulkSheets = []sheet{{
 		" generators and strangers included." + whatIsLeft,
 	peers: peers,
 	columns: bulkColumns(
-		map[string]string{oursTAP: "≥ 1.3×", oursSOCKS: "≥ 1×"},
+		map[string]string{oursTAP: "≥ 1.3×", oursSOCKS: "≥ 1×", oursRun: "≥ 0.9×"},
 		map[string]string{oursTAP: "≤ 0.33×", oursSOCKS: "≤ 0.35×, ≤ 2.5 up, ≤ 2 down"}),
 }, {
 	name: hubBulkTable,
@@ -194,7 +194,7 @@ var bulks = []bulk{{up, 1}, {up, 8}, {down, 1}, {down, 8}, {both, 1}, {both, 8}}
 
 func compareOnServer(t testing.TB, r *report) {
 	p := newPlace(t, realServer)
-	entrants := p.enter(officialTAP, oursTAP, officialSOCKS, oursSOCKS)
+	entrants := p.enter(officialTAP, oursTAP, oursRun, officialSOCKS, oursSOCKS)
 	compareIdle(t, r, entrants)
 	compareBulk(t, r, bulkTable, entrants)
 	comparePackets(t, r, entrants[:2])
