@@ -94,6 +94,27 @@ func pingHost(ctx context.Context, args []string, t terminal) error {
 		Count: f.number("count", 0, 1<<30), Size: f.number("size", 56, 65507), Hops: f.number("ttl", 64, 255),
 		Interval: f.interval("interval", time.Second, 10*time.Millisecond), Whole: f.is("df"),
 	}
+	return f.ask(ctx, t, "ping", host, func(conn ping.Conn, to netip.Addr, mtu int) error {
+		cfg.To = to
+		if most := longestEcho(mtu, to); cfg.Size > most {
+			return usageError{fmt.Errorf("-size: %d bytes do not fit into a packet of this VPN: give %d or less", cfg.Size, most)}
+		}
+		fmt.Fprintf(t.out, "PING %s (%v) %d bytes of data.\n", host, to, cfg.Size)
+		st, err := ping.Run(ctx, conn, cfg, func(a ping.Answer) { showAnswer(t.out, a) })
+		if err != nil {
+			return err
+		}
+		showStatistics(t.out, host, st)
+		if st.Received == 0 {
+			return commandExit{code: exitFailure}
+		}
+		return nil
+	})
+}
+
+// ask joins the VPN, finds the host, and has use ask it. The flags of the command's own
+// have been taken out.
+func (f *ownFlags) ask(ctx context.Context, t terminal, command, host string, use func(conn ping.Conn, to netip.Addr, mtu int) error) error {
 	family := f.family()
 	if f.err != nil {
 		return usageError{f.err}
@@ -105,23 +126,14 @@ func pingHost(ctx context.Context, args []string, t terminal) error {
 	defer tunnel.Close()
 	conn, to, err := openICMP(ctx, tunnel, family, host)
 	if err != nil {
-		return prefixed("ping", err)
+		return prefixed(command, err)
 	}
 	defer conn.Close()
-	cfg.To = to
-	if most := longestEcho(tunnel.Address().EffectiveMTU(), to); cfg.Size > most {
-		return usageError{fmt.Errorf("-size: %d bytes do not fit into a packet of this VPN: give %d or less", cfg.Size, most)}
+	err = use(conn, to, tunnel.Address().EffectiveMTU())
+	if quiet := (commandExit{}); errors.As(err, &quiet) {
+		return err
 	}
-	fmt.Fprintf(t.out, "PING %s (%v) %d bytes of data.\n", host, cfg.To, cfg.Size)
-	st, err := ping.Run(ctx, conn, cfg, func(a ping.Answer) { showAnswer(t.out, a) })
-	if err != nil {
-		return prefixed("ping", err)
-	}
-	showStatistics(t.out, host, st)
-	if st.Received == 0 {
-		return commandExit{code: exitFailure}
-	}
-	return nil
+	return prefixed(command, err)
 }
 
 // longestEcho returns what a packet of the MTU holds beside its headers.
@@ -205,30 +217,15 @@ func traceHost(ctx context.Context, args []string, t terminal) error {
 	f := &ownFlags{rest: args}
 	host := f.host("traceroute")
 	cfg := ping.TraceConfig{MaxHops: f.number("hops", 30, 64), Size: 32}
-	family := f.family()
-	if f.err != nil {
-		return usageError{f.err}
-	}
-	tunnel, err := dialTool(ctx, f.rest, t)
-	if err != nil {
+	return f.ask(ctx, t, "traceroute", host, func(conn ping.Conn, to netip.Addr, _ int) error {
+		cfg.To = to
+		fmt.Fprintf(t.out, "traceroute to %s (%v), %d hops max\n", host, to, cfg.MaxHops)
+		arrived, err := ping.Trace(ctx, conn, cfg, func(h ping.Hop) { showHop(t.out, h) })
+		if err == nil && !arrived {
+			err = commandExit{code: exitFailure}
+		}
 		return err
-	}
-	defer tunnel.Close()
-	conn, to, err := openICMP(ctx, tunnel, family, host)
-	if err != nil {
-		return prefixed("traceroute", err)
-	}
-	defer conn.Close()
-	cfg.To = to
-	fmt.Fprintf(t.out, "traceroute to %s (%v), %d hops max\n", host, cfg.To, cfg.MaxHops)
-	arrived, err := ping.Trace(ctx, conn, cfg, func(h ping.Hop) { showHop(t.out, h) })
-	switch {
-	case err != nil:
-		return prefixed("traceroute", err)
-	case !arrived:
-		return commandExit{code: exitFailure}
-	}
-	return nil
+	})
 }
 
 // showHop names a router once for all its answers in a row.
