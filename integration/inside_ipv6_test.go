@@ -181,6 +181,13 @@ func TestInsideIPv6Lives(t *testing.T) {
 			t.Errorf("bound to %v, want one of %s", got, before)
 		}
 	})
+	t.Run("a transfer is whole", func(t *testing.T) {
+		const size = 16 << 20
+		body, err := w.Curl("--proxy", "socks5h://"+socksProxy, "--max-time", "30", fmt.Sprintf("http://%s/stream/six/%d", inside6, size))
+		if got, want := sumOfString(body), sumOf("six", size); err != nil || got != want {
+			t.Errorf("got %d bytes of sum %s, %v, want %s", len(body), got, err, want)
+		}
+	})
 	t.Run("a dead family is not waited for", func(t *testing.T) {
 		for _, host := range []string{deadSix, deadFour, deadSix, deadFour} {
 			begun := time.Now()
