@@ -33,7 +33,7 @@
 //
 // Sessions, connections, requests before login, their sizes and their time, the
 // stations of a port and the bytes of its queue are all bounded. The hub offers
-// one virtual hub and no UDP or policy enforcement; without encryption only where
+// one virtual hub and no policy enforcement; UDP acceleration only where Config.UDP says so; without encryption only where
 // Config says so, as that makes it read byte for byte. What a hostile client sends ends its own connection at most.
 //
 // # Goroutines

@@ -73,8 +73,8 @@ func (h *UDPHistory) giveUp() {
 // ErrWantsUDP ends a session that is to be opened again, with UDP acceleration.
 var ErrWantsUDP = errors.New("to have UDP acceleration, one has to log in anew")
 
-// A udpChooser decides what goes by UDP. Its fields, but for the last two lines, belong to
-// its goroutine.
+// A udpChooser decides what goes by UDP. Its fields, but for those that are atomic, belong
+// to its goroutine.
 type udpChooser struct {
 	s *Session
 

@@ -54,7 +54,8 @@
 // a frame. On other systems than Linux there is one call for each datagram.
 //
 // On two cores, both ends over loopback (BenchmarkLoopback, frames of 1323 bytes): 316
-// MB/s with runs, 113 MB/s one by one.
+// MB/s with runs, 113 MB/s one by one. To let inbound datagrams gather before each read,
+// by a sleep of 100 µs while they come fast, cost a third of the rate and saved nothing.
 //
 // # Bad input
 //

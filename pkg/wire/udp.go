@@ -12,8 +12,7 @@ const (
 	udpKeyV2Len = 128
 )
 
-// A UDPOffer asks in a Login for UDP acceleration. (Cedar/Protocol.c, PackAddUdpAccel…
-// of ClientUploadAuth)
+// A UDPOffer asks in a Login for UDP acceleration. (Cedar/Protocol.c, ClientUploadAuth)
 type UDPOffer struct {
 	MaxVersion int        // 1 or 2
 	Local      netip.Addr // of our socket, if it is known and others may reach it
