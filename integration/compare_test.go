@@ -146,10 +146,10 @@ client in TAP mode, which at the time took 0.8 to 0.95 s/GB and the official cli
 |---|---:|---:|
 | crypto/tls, almost all of it AES-GCM | 24 % | 22 % |
 | the outer socket, with the kernel's TCP | 12 % | 16 % |
-| the inner interface, with the kernel's TCP for what is handed in | 30 % | 24 % |
-| cutting, gluing and checksums | 8 % | 8 % |
-| acknowledgements on their way back | 10 % | |
-| falling asleep and waking, and the Go runtime's monitor (sysmon), which wakes with the program | 16 % | 30 % |
+| the inner interface, with the kernel's TCP for what is handed in, and cutting | 30 % | 24 % |
+| gluing and checksums; up, the queue and framing | 8 % | 10 % |
+| acknowledgements on their way back, but for the inner interface | 10 % | 7 % |
+| falling asleep and waking, and the Go runtime's monitor (sysmon), which wakes with the program | 16 % | 21 % |
 
 Bare crypto/tls with its socket, in the next table, costs 0.45 to 0.6 s/GB by itself; the goal comes to 0.65 to 0.8. What
 makes the rest is that vpnserver, which one core limits, is slower than the client: that one waits for it some thousand
