@@ -84,7 +84,7 @@ func (w *dockerWorld) compose(example string) *composed {
 
 // changes are an example's, for this test.
 func (w *dockerWorld) changes(name string) string {
-	const quick = `healthcheck: {interval: 1s}, environment: {SOFTETHER_RECONNECT_DELAY: 200ms, SOFTETHER_RECONNECT_MAX_DELAY: 2s}`
+	const quick = `healthcheck: {interval: 1s, start_period: 1s, retries: 5}, environment: {SOFTETHER_RECONNECT_DELAY: 200ms, SOFTETHER_RECONNECT_MAX_DELAY: 2s}`
 	label := fmt.Sprintf("labels: {%s: %q}", dockerLabel, run.id)
 	dns := "dns: [" + w.server + "]"
 	client := "image: " + w.image
