@@ -59,8 +59,10 @@ func TestRunsShareASession(t *testing.T) {
 		t.Errorf("nothing to attach to: got exit code %d, %q, %q", code, out, errs)
 	}
 
-	first := start(t, "first", s.command(share, insideProgram(t), "serve", ":80"))
+	first := start(t, "first", s.command(share.with(flags{"health": "unix:@shared"}), insideProgram(t), "serve", ":80"))
 	own := addressOf(first)
+	w.waitHealth("unix:@shared", "ready", 0, "the session is up")
+	w.waitHealth("unix:@shared", "metrics", 0, "softether_session_in_frames_total")
 	var mu sync.Mutex
 	addresses := map[string]bool{own: true}
 	script := "curl -sS --max-time 20 http://" + siteName + "/ && curl -sS --max-time 20 -d x http://" + own + "/ && echo && " +

@@ -38,7 +38,7 @@ var (
 
 func ip(s string) [4]byte { return netip.MustParseAddr(s).As4() }
 
-// ports makes the beginning of a TCP segment, a datagram or an echo.
+// transport makes a TCP segment, a datagram or an ICMP message.
 func transport(proto byte, src, dst uint16, data string) []byte {
 	switch proto {
 	case protoTCP:
