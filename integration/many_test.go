@@ -71,8 +71,8 @@ func TestManyConnectionsForLong(t *testing.T) {
 		if n := c.count("process", "goroutines"); n > 100 {
 			return fmt.Errorf("%d goroutines", n)
 		}
-		if used := resident(t, e.pids, "VmRSS"); used > idle+32e6 {
-			return fmt.Errorf("%.0f MB resident, %.0f before", used/1e6, idle/1e6)
+		if used := resident(t, e.pids, "VmRSS"); used > idle+max(32e6, 10e3*float64(many)) { // maps and pools that have grown stay
+			return fmt.Errorf("%.0f MB resident, %.0f before; of the process:\n%s", used/1e6, idle/1e6, c.counters("process"))
 		}
 		return nil
 	})
@@ -124,7 +124,7 @@ func (e *entrant) serves(held []net.Conn) {
 	if m.Failed > 0 || m.Opened < 50 || m.P99 > 5*time.Second {
 		e.t.Errorf("beside %d that are open: %d opened, %d failed, 99 of 100 within %v", len(held), m.Opened, m.Failed, m.P99)
 	}
-	if n := l.Bytes(); n < 10<<20 {
+	if n := l.Bytes(); n < 1<<20 {
 		e.t.Errorf("a transfer both ways carried %d bytes only", n)
 	}
 	for i := 0; i < len(held); i += max(1, len(held)/100) {
