@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,17 @@ func TestPoliciesExplainFaults(t *testing.T) {
 	c.WaitLog("not connected.*no address by DHCP: the user's policy has DHCPFilter", upTime)
 	end(c)
 	w.srv.Policy(userName, "DHCPFilter", "no")
+
+	// The server leaves it to the client to end the session in time.
+	w.srv.Policy(userName, "AutoDisconnect", "3")
+	c = w.StartClient(usualFlags)
+	if got := c.ExitCode(upTime); got != exitRefused {
+		t.Errorf("after the time of AutoDisconnect: exit code %d, want %d", got, exitRefused)
+	}
+	if !regexp.MustCompile("session with .* 3s have passed: the user's policy has AutoDisconnect").MatchString(c.Log()) {
+		t.Errorf("the log does not say that AutoDisconnect has ended it:\n%s", c.Log())
+	}
+	w.srv.Policy(userName, "AutoDisconnect", "0")
 
 	w.srv.Policy(userName, "VLanId", "7")
 	c = w.StartClient(usualFlags)

@@ -98,6 +98,7 @@ func TestExitCodes(t *testing.T) {
 		{usageError{errors.New("no such flag")}, exitUsage},
 		{refusal(wire.CodeAuthFailed), exitRefused},
 		{refusal(wire.CodeHubNotFound), exitRefused},
+		{refusal(fmt.Errorf("10m0s have passed: %w", wire.CodeAutoDisconnect)), exitRefused},
 		{refusal(wire.ErrNotVPN), exitRefused},
 		{refusal(&session.UntrustedError{}), exitUntrusted},
 	} {

@@ -28,8 +28,9 @@
 // # Which errors end the program
 //
 // Run returns for an error that no retry can mend (a wrong password, a certificate
-// that is not trusted), for one of the endpoint or the Configurer, and when ctx
-// ends. All else is retried, after a delay that grows.
+// that is not trusted), for one of the endpoint or the Configurer, when the time is over
+// that the user's policy gives a session (AutoDisconnect), and when ctx ends. All else is
+// retried, after a delay that grows.
 //
 // # Order of stopping
 //
@@ -412,8 +413,11 @@ func (c *Client) showGrants(w wire.Welcome) {
 }
 
 // carry runs everything that lives as long as the session. When ctx ends, the
-// session goes on receiving until the lease is released.
+// session goes on receiving until the lease is released; the same when the user's policy
+// ends it.
 func (c *Client) carry(ctx context.Context, s *session.Session, begun time.Time) error {
+	ctx, done := expiring(ctx, s)
+	defer done()
 	var inbound frame.Writer = c.cfg.Endpoint
 	if c.dhcp != nil {
 		inbound = c.dhcp.Filter(inbound)
@@ -440,7 +444,11 @@ func (c *Client) carry(ctx context.Context, s *session.Session, begun time.Time)
 		}
 		return err
 	})
-	return g.Wait()
+	err := g.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // work configures the endpoint and lets it send, until something stops.

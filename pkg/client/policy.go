@@ -1,15 +1,19 @@
 package client
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"time"
 
+	"softether-go/pkg/session"
 	"softether-go/pkg/wire"
 )
 
 // The hub enforces a user's policy by dropping frames without a word. (Cedar/Hub.c,
 // StorePacketFilterByPolicy) What follows says in words what is to be expected, at the
-// start and where something fails that a policy explains.
+// start and where something fails that a policy explains. One item is left to the client,
+// AutoDisconnect, and obeyed.
 
 // meanings are what items of a policy do to this end. With %s the item is a number: a
 // rate in bit/s or a count.
@@ -34,7 +38,7 @@ var meanings = []struct{ item, means string }{
 	{"NoIPv6DefaultRouterInRA", "no IPv6 router is offered"},
 	{"MaxUpload", "at most %s to the hub"},
 	{"MaxDownload", "at most %s from the hub"},
-	{"AutoDisconnect", "the administrator wants sessions to end after %s s"},
+	{"AutoDisconnect", "the session ends after %s s, and for good"},
 	{"NoQoS", "no frames are urgent"},
 }
 
@@ -69,6 +73,19 @@ func rate(bits uint32) string {
 		return fmt.Sprintf("%.3g kbit/s", float64(bits)/1e3)
 	}
 	return fmt.Sprintf("%d bit/s", bits)
+}
+
+// expiring returns a ctx that ends with the session's time, if the user's policy gives it
+// one: the hub leaves it to the client to obey. (Cedar/Session.c, SessionMain)
+func expiring(ctx context.Context, s *session.Session) (context.Context, context.CancelFunc) {
+	seconds := s.Welcome().Policy.Value("AutoDisconnect")
+	if seconds == 0 {
+		return context.WithCancel(ctx)
+	}
+	life := time.Duration(seconds) * time.Second
+	return context.WithTimeoutCause(ctx, life, &session.Error{
+		Op: session.OpCarry, Server: s.Server(), Err: fmt.Errorf("%v have passed: %w", life, wire.CodeAutoDisconnect),
+	})
 }
 
 // noDHCP says why there can be no lease, or nothing: where the policy forbids DHCP, there

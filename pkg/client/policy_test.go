@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"softether-go/pkg/dhcp"
 	"softether-go/pkg/netcfg"
+	"softether-go/pkg/session"
 	"softether-go/pkg/session/sessiontest"
 	"softether-go/pkg/wire"
 )
@@ -22,7 +24,7 @@ func TestPoliciesAreSaidInWords(t *testing.T) {
 		"NoServer: nobody can connect to this end by TCP over IPv4",
 		"MaxUpload: at most 1.5 Mbit/s to the hub",
 		"MaxDownload: at most 64 kbit/s from the hub",
-		"AutoDisconnect: the administrator wants sessions to end after 600 s",
+		"AutoDisconnect: the session ends after 600 s, and for good",
 	}
 	if got := explain(p); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
@@ -83,5 +85,55 @@ func TestAnAddressThatAPolicyForbidsIsWarnedOf(t *testing.T) {
 		if !strings.Contains(log.String(), "drop -no-dhcp") {
 			t.Errorf("the log says\n%s", log.String())
 		}
+	})
+}
+
+func TestASessionThatThePolicyLimitsInTimeEndsForGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan time.Time, 1)
+		serve := welcomeWith(func(w *wire.Welcome) { w.Policy = wire.Policy{{Name: "AutoDisconnect", Value: 600}} })
+		w := newWorld(t, nil, func(n int, p *sessiontest.Peer) { serve(n, p); ended <- time.Now() })
+		begun := time.Now()
+		err := w.run(time.Hour)
+		var se *session.Error
+		if !errors.As(err, &se) || se.Advice() != wire.Never || !errors.Is(err, wire.CodeAutoDisconnect) {
+			t.Fatalf("Run: %v, want an end for good by AutoDisconnect", err)
+		}
+		for _, want := range []string{"session with vpn.test:443", "10m0s have passed", "AutoDisconnect", "the server's administrator"} {
+			if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %q, want one line with %q", err, want)
+			}
+		}
+		if took := (<-ended).Sub(begun).Round(time.Second); took != 10*time.Minute {
+			t.Errorf("the session took %v, want 10 min", took)
+		}
+		if len(w.dials) != 1 {
+			t.Errorf("connected %d times, want once", len(w.dials))
+		}
+		if last := w.applied[len(w.applied)-1]; last.IsValid() {
+			t.Errorf("the address %v was not taken back", last)
+		}
+		w.wantTrail("Dialing Configuring Up Stopped")
+	})
+}
+
+func TestALostSessionBeginsThePolicysTimeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil, func(n int, p *sessiontest.Peer) {
+			p.Greet()
+			welcome := sessiontest.Welcome()
+			welcome.Policy = wire.Policy{{Name: "AutoDisconnect", Value: 600}}
+			p.Reply(welcome.Pack())
+			if n == 1 {
+				chat(p, 9*time.Minute)
+			} else {
+				chat(p, 0)
+			}
+		})
+		begun := time.Now()
+		if err := w.run(time.Hour); !errors.Is(err, wire.CodeAutoDisconnect) || time.Since(begun) < 19*time.Minute {
+			t.Errorf("after %v: %v, want the end of the second session", time.Since(begun), err)
+		}
+		w.wantTrail("Dialing Configuring Up Waiting Dialing Configuring Up Stopped")
 	})
 }

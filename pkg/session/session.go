@@ -203,6 +203,9 @@ func (s *Session) Network() string {
 	return s.network
 }
 
+// Server returns where the session is, as host:port: in a cluster the member.
+func (s *Session) Server() string { return s.server }
+
 // Welcome returns what the server granted.
 func (s *Session) Welcome() wire.Welcome { return s.welcome }
 

@@ -23,6 +23,7 @@ const (
 	CodeNotSupported    Code = 33
 	CodeMonitorDenied   Code = 107
 	CodeBridgeDenied    Code = 108
+	CodeAutoDisconnect  Code = 126 // no server sends it: the client ends the session
 )
 
 // Advice says what to do after a Code.
@@ -91,6 +92,7 @@ var codes = map[Code]codeInfo{
 	123:                 {Never, "the server's trial version has expired"},
 	124:                 {Never, "the server serves only clients of its own brand"},
 	125:                 {Never, "the server is of another brand"},
+	CodeAutoDisconnect:  {Never, "the user's policy has AutoDisconnect, by which the server's administrator wants sessions to end after a time; start a new one, or ask for more"},
 	127:                 {Never, "the virtual hub wants a client of a certain identity"},
 	129:                 {Never, "the server's subscription is too old"},
 	130:                 {Never, "the server runs an illegal trial version"},
