@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"softether-go/pkg/account"
 	"softether-go/pkg/config"
 )
 
@@ -56,6 +57,27 @@ func TestAccountsGoBothWays(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestMonitoringModeGoesBothWays(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	dir := t.TempDir()
+	vpn, conf, back := filepath.Join(dir, "watch.vpn"), filepath.Join(dir, "watch.conf"), filepath.Join(dir, "back.vpn")
+	a := account.Account{Name: "watch", Host: "vpn", Port: 443, Hub: "VPN", User: "u", Auth: account.AuthAnonymous, Monitor: true}
+	if err := os.WriteFile(vpn, a.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"import", vpn, conf}, {"export", back, "-config", conf}} {
+		if code, _, errs := call(t, args...); code != exitOK || strings.Contains(errs, "monitor") {
+			t.Fatalf("%v: exit %d with %q", args, code, errs)
+		}
+	}
+	if text, err := os.ReadFile(conf); err != nil || !strings.Contains(string(text), "\nmonitor true\n") {
+		t.Errorf("the config file: %q, %v, want monitor true", text, err)
+	}
+	if got, err := config.ReadAccount(back); err != nil || !got.Monitor {
+		t.Errorf("exported again: monitoring %t, %v", got.Monitor, err)
 	}
 }
 

@@ -50,6 +50,10 @@ func (l *loader) readAccount() {
 	}
 	l.now = place{FromAccount, path}
 	taken := l.takenGroups()
+	if a.Monitor && !l.canMonitor() {
+		a.Monitor = false
+		l.note(fmt.Sprintf("-account %s: left out: monitoring mode, which is for a network interface (-tap) that nothing is sent by", path))
+	}
 	said, left := AccountWords(a)
 	for _, w := range said {
 		if !l.inputs[w.Name].given() && !slices.ContainsFunc(taken, func(group string) bool { return listed(w.Name, group) }) {
@@ -75,6 +79,19 @@ func (l *loader) takenGroups() (taken []string) {
 		taken = append(taken, portGroup)
 	}
 	return taken
+}
+
+// canMonitor reports whether there will be an interface that only shows frames, as an
+// account in monitoring mode wants it. Proxies, bridges and commands send; a command that uses the VPN itself heeds no
+// such setting anyway.
+func (l *loader) canMonitor() bool {
+	if l.src.Run || l.decides("bridge") {
+		return false
+	}
+	if words := l.inputs["mode"].words; len(words) > 0 && words[len(words)-1] != ModeAuto.String() {
+		return words[len(words)-1] == ModeTAP.String()
+	}
+	return !slices.ContainsFunc(modeFlags[1:], func(flag string) bool { return l.inputs[flag].given() })
 }
 
 // decides reports whether an option was given, and not just as a switch that is off.
@@ -221,7 +238,7 @@ func accountLeft(a account.Account, say func(name, value string)) (left []string
 		{a.Compress, "compress", compress, "compression"},
 		{a.NoEncrypt, "", false, "a session without encryption"},
 		{a.Bridge, "", false, "bridge mode (-bridge NAME has it)"},
-		{a.Monitor, "", false, "monitoring mode (-monitor has it)"},
+		{a.Monitor, "monitor", true, "monitoring mode"},
 	} {
 		switch {
 		case !row.asked:

@@ -134,7 +134,7 @@ func TestAccountsThatCannotBeUsed(t *testing.T) {
 
 func TestWhatAnAccountLeavesOutIsSaid(t *testing.T) {
 	a := account.Account{
-		Host: "h", Hint: "NAT-hint", Port: 443, Hub: "VPN", User: "u", NoEncrypt: true, Monitor: true, CheckServer: true,
+		Host: "h", Hint: "NAT-hint", Port: 443, Hub: "VPN", User: "u", NoEncrypt: true, CheckServer: true,
 		BindAddress: netip.MustParseAddr("192.0.2.1"), Headers: "X-A: b\r\nX-C: d\r\n",
 		Proxy: account.Proxy{Kind: account.ProxyHTTP, Host: "2001:db8::1"},
 	}
@@ -144,9 +144,53 @@ func TestWhatAnAccountLeavesOutIsSaid(t *testing.T) {
 			t.Errorf("%v is not in %v", want, words)
 		}
 	}
-	for _, want := range []string{"NAT traversal", "without encryption", "monitoring mode", "list of authorities"} {
+	for _, want := range []string{"NAT traversal", "without encryption", "list of authorities"} {
 		if !strings.Contains(strings.Join(left, "; "), want) {
 			t.Errorf("%q is not in %q", want, left)
+		}
+	}
+}
+
+// monitoring is an account file that asks for monitoring mode.
+func monitoring(t *testing.T) string {
+	t.Helper()
+	a := account.Account{Name: "watch", Host: "vpn", Port: 443, Hub: "VPN", User: "u", Auth: account.AuthAnonymous, Monitor: true}
+	return write(t, "watch.vpn", string(a.Bytes()))
+}
+
+func TestAnAccountInMonitoringModeMonitorsWhereNothingIsSent(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	for _, row := range []struct {
+		setup    setup
+		args     string
+		monitors bool
+		noted    bool
+	}{
+		{args: "", monitors: true},
+		{args: "-tap vpn0", monitors: true},
+		{args: "-mode tap", monitors: true},
+		{args: "-mode auto", monitors: true},
+		{args: "-monitor=false"},
+		{args: "-listen 127.0.0.1:1080", noted: true},
+		{args: "-L 8080:web:80", noted: true},
+		{args: "-mode netstack -http 127.0.0.1:8080", noted: true},
+		{args: "-bridge br0", noted: true},
+		{setup: setup{file: "listen 127.0.0.1:1080\n"}, noted: true},
+		{setup: setup{env: map[string]string{"SOFTETHER_SOCKS5": "127.0.0.1:1080"}}, noted: true},
+	} {
+		c := mustLoad(t, row.setup, append(strings.Fields(row.args), "-account", monitoring(t))...)
+		if c.TAP.Monitor != row.monitors {
+			t.Errorf("%q: monitoring %t, want %t", row.args, c.TAP.Monitor, row.monitors)
+		}
+		if noted := strings.Contains(strings.Join(c.Notes, "\n"), "left out: monitoring mode"); noted != row.noted {
+			t.Errorf("%q: notes %q", row.args, c.Notes)
+		}
+	}
+	for name, src := range map[string]Source{"a command with a network": {Run: true}, "a command that uses the VPN": {Tool: true}} {
+		src.LookupEnv = func(string) (string, bool) { return "", false }
+		c, err := Load([]string{"-account", monitoring(t)}, src)
+		if err != nil || c.TAP.Monitor {
+			t.Errorf("%s: monitoring %t, %v", name, c.TAP.Monitor, err)
 		}
 	}
 }
