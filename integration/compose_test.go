@@ -15,12 +15,15 @@ import (
 // deploy has what the README offers to people who deploy the program.
 const deploy = "../cmd/softether-go/deploy"
 
-// composeExamples proves each example, with one change to them: tests have a network,
-// a name server and images of their own.
-var composeExamples = map[string]func(*testing.T, *composed){
-	"proxy.yaml": proveComposedProxy,
-	"tap.yaml":   proveComposedTAP,
-	"run.yaml":   proveComposedRun,
+// Proves each example for Compose, with one change to them: tests have a network, a name
+// server and images of their own.
+func TestComposeExamples(t *testing.T) {
+	t.Parallel()
+	w := newDockerWorld(t)
+	w.startMiddlebox()
+	t.Run("proxy", func(t *testing.T) { proveComposedProxy(t, w.in(t).compose("proxy.yaml")) })
+	t.Run("tap", func(t *testing.T) { proveComposedTAP(t, w.in(t).compose("tap.yaml")) })
+	t.Run("run", func(t *testing.T) { proveComposedRun(t, w.in(t).compose("run.yaml")) })
 }
 
 // composedChanges are for the services of an example: all, those on the test's network, and

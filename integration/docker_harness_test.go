@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -72,14 +74,15 @@ func removeDocker(id string) {
 }
 
 // buildImage builds the released Dockerfile around the client, with ca in the place
-// of the authorities of this machine.
-func buildImage(t testing.TB, ca *authority) string {
+// of the authorities of this machine, for the world of that number.
+func buildImage(t testing.TB, ca *authority, number int64) string {
 	t.Helper()
+	tag := imageTag(fmt.Sprint("client", number))
 	client, err := buildClient()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(run.dir, "image")
+	dir := filepath.Join(run.dir, fmt.Sprint("image", number))
 	if err := os.MkdirAll(filepath.Join(dir, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -87,8 +90,8 @@ func buildImage(t testing.TB, ca *authority) string {
 		"bin/softether-go": client, "bin/ca-certificates.crt": ca.file} {
 		command(t, "cp", from, filepath.Join(dir, name))
 	}
-	docker(t, "build", "--quiet", "--label", dockerLabel+"="+run.id, "--tag", imageTag("client"), dir)
-	return imageTag("client")
+	docker(t, "build", "--quiet", "--label", dockerLabel+"="+run.id, "--tag", tag, dir)
+	return tag
 }
 
 // openTUN is the device that makes interfaces, open to everybody as on most systems, for
@@ -107,16 +110,15 @@ func openTUN(t testing.TB) string {
 func imageTag(what string) string { return dockerLabel + "-" + run.id + ":" + what }
 
 // buildVisitor builds the application, for a container without any tool.
-func buildVisitor(t testing.TB) string {
-	t.Helper()
+var buildVisitor = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(run.dir, "visitor")
 	cmd := exec.Command("go", "build", "-o", path, "./testdata/visitor")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the visitor: %v\n%s", err, out)
+		return "", fmt.Errorf("build the visitor: %w\n%s", err, out)
 	}
-	return path
-}
+	return path, nil
+})
 
 // A dockerWorld is a world whose clients are containers on a Docker network, which
 // the server is on as well.
@@ -136,17 +138,24 @@ type dockerWorld struct {
 	visitor string // a program that prints a page
 }
 
+// dockerWorlds numbers them: what is of one in Docker has its number.
+var dockerWorlds atomic.Int64
+
 func newDockerWorld(t testing.TB) *dockerWorld {
 	t.Helper()
 	needRoot(t)
 	needDocker(t)
-	t.Cleanup(func() { removeDocker(run.id) })
-	ca := makeCA(t)
-	w := &dockerWorld{world: &world{t: t}, network: nsPrefix + run.id, image: buildImage(t, ca), visitor: buildVisitor(t)}
+	visitor, err := buildVisitor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, number := makeCA(t), dockerWorlds.Add(1)
+	w := &dockerWorld{world: &world{t: t}, network: fmt.Sprintf("%s%s-%d", nsPrefix, run.id, number), image: buildImage(t, ca, number), visitor: visitor}
 	docker(t, "network", "create", "--label", dockerLabel+"="+run.id, w.network)
+	t.Cleanup(func() { docker(t, "network", "rm", w.network) })
 
 	ns := newNetns(t, "srv")
-	w.plugIn(ns)
+	w.plugIn(ns, fmt.Sprint("se", run.id, number))
 	w.nameServer(ns)
 	w.srv = startServer(t, ns)
 	w.srv.SetCertificate(ca.issue(t, serverHost))
@@ -156,9 +165,9 @@ func newDockerWorld(t testing.TB) *dockerWorld {
 	return w
 }
 
-// plugIn puts a namespace on the Docker network, with the last address there is:
-// Docker gives out the first ones.
-func (w *dockerWorld) plugIn(ns *netns) {
+// plugIn puts a namespace on the Docker network, by an interface of the host that goes
+// with it. It has the last address there is: Docker gives out the first ones.
+func (w *dockerWorld) plugIn(ns *netns, port string) {
 	w.t.Helper()
 	subnet, err := netip.ParsePrefix(docker(w.t, "network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", w.network))
 	if err != nil || !subnet.Addr().Is4() {
@@ -174,7 +183,6 @@ func (w *dockerWorld) plugIn(ns *netns) {
 	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+bridge+"/forwarding", []byte("0"), 0o644); err != nil {
 		w.t.Fatal(err)
 	}
-	port := "se" + run.id // goes with the namespace
 	command(w.t, "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", ns.name)
 	command(w.t, "ip", "link", "set", port, "master", bridge, "up")
 	ns.IP("address", "add", fmt.Sprintf("%s/%d", w.server, subnet.Bits()), "dev", "eth0")

@@ -30,12 +30,6 @@ func TestContainer(t *testing.T) {
 	t.Run("TAP for another container's network", func(t *testing.T) { proveSidecar(t, w.in(t)) })
 	t.Run("TAP without a file system", func(t *testing.T) { proveReadOnlyContainer(t, w.in(t)) })
 	t.Run("run", func(t *testing.T) { proveRunContainer(t, w.in(t)) })
-	for example, prove := range composeExamples {
-		t.Run("compose "+example, func(t *testing.T) { prove(t, w.in(t).compose(example)) })
-	}
-	for _, example := range []string{"proxy", "sidecar", "tap"} {
-		t.Run("pod "+example, func(t *testing.T) { provePod(t, w.in(t), m, example) })
-	}
 	t.Run("too little allowed", func(t *testing.T) { proveContainerRefuses(t, w.in(t)) })
 }
 

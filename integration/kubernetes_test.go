@@ -191,6 +191,16 @@ func (p *runningPod) waitProbe(t testing.TB, probe podProbe, want int) {
 	})
 }
 
+// Proves that the pods of the manifests do their work, as far as Docker can be a node.
+func TestPods(t *testing.T) {
+	t.Parallel()
+	w := newDockerWorld(t)
+	m := w.startMiddlebox()
+	for _, example := range []string{"proxy", "sidecar", "tap"} {
+		t.Run(example, func(t *testing.T) { provePod(t, w.in(t), m, example) })
+	}
+}
+
 // Proves that the containers of a pod do with what they have: the startup probe holds the
 // application back until there is a tunnel, a password is replaced, probes tell of a lost
 // server without calling for a restart, and the end is announced.
