@@ -63,7 +63,7 @@ func TestHealthIsAskedThroughTheTunnel(t *testing.T) {
 		}
 		got, err := w.Curl("http://127.0.0.1:9090/metrics")
 		for _, want := range []string{"softether_health_up 1\n", "\nsoftether_session_in_frames_total ", "softether_build_info{of=",
-			`softether_socks5_open{of="127.0.0.1:1080"} 0`, "# TYPE softether_batches_in histogram\n"} {
+			"\nsoftether_autoconf_ignored_total ", "\nsoftether_dhcp_overflow_total ", `softether_socks5_open{of="127.0.0.1:1080"} 0`, "# TYPE softether_batches_in histogram\n"} {
 			if err != nil || !strings.Contains(got, want) {
 				t.Errorf("metrics: %v, want %q in\n%s", err, want, got)
 			}

@@ -191,3 +191,33 @@ func TestBothFamiliesAreAppliedAsOne(t *testing.T) {
 		}
 	}
 }
+
+// What a hostile or broken neighbour says is counted where people look.
+func TestSenselessAdvertisementsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := advertisement()
+		broken[len(broken)-1] ^= 1 // its checksum is wrong now
+		a, _ := newWorld6(t, nil, func(_ int, p *sessiontest.Peer) {
+			p.Accept()
+			time.Sleep(10 * time.Millisecond)
+			batch, _ := wire.AppendBatch(nil, [][]byte{broken, broken, broken})
+			if _, err := p.Write(batch); err == nil {
+				chat(p, 0)
+			}
+		})
+		if n, has := a.client.IPv6(); !has || n.Ignored != 0 {
+			t.Errorf("before: %+v, %t", n, has)
+		}
+		a.upAfter(5 * time.Second)
+		if n, has := a.client.IPv6(); !has || n.Ignored != 3 {
+			t.Errorf("after three of them: %+v, %t", n, has)
+		}
+		if n, has := a.client.DHCP(); !has || n.Ignored != 0 {
+			t.Errorf("DHCP: %+v, %t", n, has)
+		}
+	})
+	w := newWorld(t, nil, nil)
+	if _, has := w.client.IPv6(); has {
+		t.Error("counters of IPv6, which is not asked for")
+	}
+}

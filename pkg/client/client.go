@@ -217,6 +217,23 @@ func (c *Client) UDP() session.UDPStats {
 	return session.UDPStats{}
 }
 
+// DHCP counts what came to nothing while addresses were asked for; has is false if they
+// never are. It may be called from any goroutine.
+func (c *Client) DHCP() (n dhcp.Stats, has bool) {
+	if c.dhcp == nil {
+		return n, false
+	}
+	return c.dhcp.Stats(), true
+}
+
+// IPv6 is the same of IPv6.
+func (c *Client) IPv6() (n autoconf.Stats, has bool) {
+	if c.auto == nil {
+		return n, false
+	}
+	return c.auto.Stats(), true
+}
+
 func (c *Client) enter(s State) {
 	c.state.Store(int32(s))
 	c.cfg.OnState(s)

@@ -132,6 +132,12 @@ func (l *Line) Counters() []stats.Section {
 		{Name: "health", Counts: l.health.Stats()},
 		{Name: "batches", Counts: l.carrier.counts()},
 	}
+	if n, has := l.client.DHCP(); has {
+		all = append(all, stats.Section{Name: "dhcp", Counts: n})
+	}
+	if n, has := l.client.IPv6(); has {
+		all = append(all, stats.Section{Name: "autoconf", Counts: n})
+	}
 	if n := l.way.RUDP(); n.Sent > 0 {
 		all = append(all, stats.Section{Name: "rudp", Counts: n})
 	}
