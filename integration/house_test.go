@@ -52,7 +52,7 @@ var rooms = map[string][]string{
 	"pkg/rc4":                 {},
 	"pkg/users":               {},
 	"pkg/hosts":               {"netstack", "pkg/dhcp", "pkg/fairqueue", "pkg/netcfg", "pkg/share", "pkg/wire"},
-	"pkg/health":              {"pkg/frame", "pkg/netcfg"},
+	"pkg/health":              {"pkg/frame", "pkg/netcfg", "pkg/unixsock"},
 	"pkg/nat":                 {"pkg/frame", "pkg/netcfg"},
 	"pkg/leaktest":            {},
 	"pkg/stats":               {},

@@ -32,10 +32,6 @@ type teller struct {
 func openTeller(ctx context.Context, addresses []string) (*teller, error) {
 	t := &teller{}
 	for _, a := range addresses {
-		if err := removeStale(a); err != nil {
-			t.close()
-			return nil, fmt.Errorf("-health: %w", err)
-		}
 		ln, err := health.Listen(ctx, a)
 		if err != nil {
 			t.close()
@@ -44,23 +40,6 @@ func openTeller(ctx context.Context, addresses []string) (*teller, error) {
 		t.listeners = append(t.listeners, ln)
 	}
 	return t, nil
-}
-
-// removeStale removes a socket's file at which nobody listens any more.
-func removeStale(address string) error {
-	path, ok := strings.CutPrefix(address, "unix:")
-	if !ok || strings.HasPrefix(path, "@") {
-		return nil
-	}
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode()&os.ModeSocket == 0 {
-		return nil // to listen there says what is wrong
-	}
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return fmt.Errorf("%s: somebody listens there already", path)
-	}
-	return os.Remove(path)
 }
 
 // serve answers until ctx ends.

@@ -5,7 +5,7 @@ import "time"
 var serviceOptions = []option{
 	{service, "health", "ADDRESS:PORT", "",
 		"tell by HTTP whether the tunnel works, at /livez, /readyz and /startupz, and the counters at /metrics: " +
-			"here, or at unix:PATH, or unix:@NAME that needs no file; softether-go health asks",
+			"here, or at unix:PATH for the same user alone, or unix:@NAME that needs no file; softether-go health asks",
 		many(parseHealth, func(d *draft) *[]string { return &d.Service.Health })},
 	{service, "health-target", "TARGET", "",
 		"whom to ask through the tunnel for that: an IPv4 address, by ping, or a name, of the VPN's name servers; " +

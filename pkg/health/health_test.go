@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -382,4 +383,32 @@ func FuzzInbound(f *testing.F) {
 			dnsAnswer(p[8:], 7)
 		}
 	})
+}
+
+// The socket is for the same user, takes the place of one that a killed program left, and
+// of none that is in use.
+func TestASocketsFileIsOursAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "health")
+	killed, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed.(*net.UnixListener).SetUnlinkOnClose(false)
+	killed.Close()
+	ln, err := Listen(t.Context(), "unix:"+path)
+	if err != nil {
+		t.Fatalf("where a killed program listened: %v", err)
+	}
+	defer ln.Close()
+	if info, err := os.Stat(path); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
+		t.Errorf("the file: %v, %v, want 0600", info.Mode(), err)
+	}
+	if second, err := Listen(t.Context(), "unix:"+path); err == nil || !strings.Contains(err.Error(), "another program listens there") {
+		t.Errorf("a second time: got %v, %v", second, err)
+	}
+	if c, err := net.Dial("unix", path); err != nil {
+		t.Errorf("the first is cut off: %v", err)
+	} else {
+		c.Close()
+	}
 }

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"softether-go/pkg/unixsock"
 )
 
 const (
@@ -82,10 +84,14 @@ func (s *Server) Handler(local bool) http.Handler {
 	return mux
 }
 
-// Listen listens where Ask connects to: at HOST:PORT, unix:PATH, or unix:@NAME, which is
-// a name in the network namespace and needs no file (Linux).
+// Listen listens where Ask connects to: at HOST:PORT; at unix:PATH, for programs of the
+// same user alone; or at unix:@NAME, which is a name in the network namespace and needs no
+// file (Linux).
 func Listen(ctx context.Context, address string) (net.Listener, error) {
 	network, at := split(address)
+	if network == "unix" {
+		return unixsock.Listen(at, unixsock.Private)
+	}
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, network, at)
 	if err != nil {
