@@ -50,7 +50,7 @@ func TestEveryProblemIsALineThatNamesTheRemedy(t *testing.T) {
 		{"a socket without its kind", with("-health", "/run/vpn.sock"),
 			`-health: "/run/vpn.sock" is not an address and a port: for a Unix socket give "unix:/run/vpn.sock"`},
 		{"a socket without a name", with("-health", "unix:@"), "-health: unix: wants a path, or @ and a name, behind it"},
-		{"a target of IPv6", with("-health-target", "fd00::1"), `-health-target: "fd00::1" is not an IPv4 address of a host: give one like 10.0.0.1`},
+		{"a target that is many", with("-health-target", "ff02::1"), `-health-target: "ff02::1" is not an IPv4 address of a host: give one like 10.0.0.1`},
 		{"an endless end", with("-drain", "-1s"), `-drain: "-1s" is not a duration: give one like 10s, or 0s for none`},
 
 		{"an item missing in a list", with("-dns", "10.0.0.1,,10.0.0.2"), `-dns: "" is not an IP address`},

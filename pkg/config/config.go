@@ -277,7 +277,7 @@ type Retry struct {
 // Service says what whoever supervises the program may ask of it.
 type Service struct {
 	Health       []string      // where: HOST:PORT, unix:PATH or unix:@NAME
-	HealthTarget string        // whom to ask through the tunnel: an IPv4 address or a name; empty means the gateway
+	HealthTarget string        // whom to ask through the tunnel: an address or a name; empty means the gateway
 	Drain        time.Duration // for connections of the proxies at the end; 2s by default
 }
 

@@ -8,8 +8,8 @@ var serviceOptions = []option{
 			"here, or at unix:PATH for the same user alone, or unix:@NAME that needs no file; softether-go health asks",
 		many(parseHealth, func(d *draft) *[]string { return &d.Service.Health })},
 	{service, "health-target", "TARGET", "",
-		"whom to ask through the tunnel for that: an IPv4 address, by ping, or a name, of the VPN's name servers; " +
-			"else the gateway, by ARP",
+		"whom to ask through the tunnel for that: an address, by ping, or a name, of the VPN's name servers; " +
+			"else the gateway, by ARP or neighbour discovery",
 		one(parseTarget, func(d *draft) *string { return &d.Service.HealthTarget })},
 	{service, "drain", "TIME", "2s",
 		"how long open connections of the proxies may go on at the end; 0s ends them at once",

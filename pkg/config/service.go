@@ -18,7 +18,7 @@ func parseHealth(s string) (string, error) {
 // parseTarget takes whom to ask whether the tunnel works.
 func parseTarget(s string) (string, error) {
 	if _, err := netip.ParseAddr(s); err == nil {
-		a, err := parseHostAddr(s)
+		a, err := parseServer(s)
 		return a.String(), err
 	}
 	return parseDomain(s)

@@ -10,16 +10,18 @@
 //	session ──► Monitor ──► local end
 //	session ◄── Monitor ◄── local end
 //	               ▲
-//	               └── probe: ARP, ICMP or DNS, and the answer to it
+//	               └── probe: ARP, NDP, ICMP or DNS, and the answer to it
 //
 // It needs no privilege and no socket, and works alike above a network stack of our own,
 // a TAP, and a command's namespace. Nothing is sent unless somebody asks: each question
 // for readiness is a probe, but for those that come within a second of the last.
 //
-// The probe goes to the gateway, by ARP; to a target that is an address by an ICMP echo;
-// or to the name servers, with a question for a target that is a name, to which every
-// answer is a good one that was not made in despair (SERVFAIL, REFUSED). Without an address
-// there is nothing to ask and nobody to be asked by; then a session is enough.
+// The probe goes to the gateway, by ARP, or where there is no IPv4 by neighbour discovery;
+// to a target that is an address by an ICMP echo; or to the name servers, with a question
+// for a target that is a name, to which every answer is a good one that was not made in
+// despair (SERVFAIL, REFUSED). Without an address there is nothing to ask and nobody to be
+// asked by; then a session is enough. So it is on a TAP that has IPv6 alone, which the
+// kernel configures and does not tell.
 //
 // # What is told
 //
@@ -93,18 +95,18 @@ type Config struct {
 
 // A Target is whom to ask. The zero Target is the gateway.
 type Target struct {
-	Addr netip.Addr // IPv4; to be asked for an echo
+	Addr netip.Addr // to be asked for an echo
 	Name string     // a name to ask the name servers for
 }
 
-// ParseTarget takes an IPv4 address or a name.
+// ParseTarget takes an address or a name.
 func ParseTarget(s string) (Target, error) {
 	addr, err := netip.ParseAddr(s)
 	switch {
-	case err == nil && !addr.Is4():
-		return Target{}, errors.New("only IPv4 addresses and names can be probed")
+	case err == nil && addr.Zone() != "":
+		return Target{}, errors.New("the VPN is one link and has no zones: leave out what follows the %")
 	case err == nil:
-		return Target{Addr: addr}, nil
+		return Target{Addr: addr.Unmap()}, nil
 	}
 	if _, err := appendName(nil, s); err != nil {
 		return Target{}, err
@@ -283,7 +285,7 @@ func (m *Monitor) probe(ctx context.Context) (said string, err error) {
 	m.mu.Lock()
 	address := m.address
 	m.mu.Unlock()
-	if !address.Address.IsValid() {
+	if !address.Address.IsValid() && !address.IPv6.Usable() {
 		return "the session is up, without an address to probe from", nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)

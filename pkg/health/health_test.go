@@ -54,6 +54,11 @@ type site struct {
 
 func newSite(t *testing.T, target Target) *site {
 	t.Helper()
+	return newSiteAt(t, target, address)
+}
+
+func newSiteAt(t *testing.T, target Target, address netcfg.Config) *site {
+	t.Helper()
 	s := &site{}
 	s.m = New(Config{Endpoint: &s.endpoint, Configurer: &applied{}, MAC: ownMAC, Target: target})
 	if err := s.m.Apply(t.Context(), address); err != nil {
@@ -110,7 +115,7 @@ func (s *site) answer(f []byte) []byte {
 		copy(p[12:], dst)
 		copy(p[16:], src)
 		switch body := p[20:]; p[9] {
-		case protoICMP:
+		case icmp.proto:
 			if checksum(body) != 0 {
 				return nil
 			}
@@ -125,6 +130,8 @@ func (s *site) answer(f []byte) []byte {
 			body[11] = s.rcode
 		}
 		return frametest.Frame(ownMAC, gatewayMAC, frame.TypeIPv4, p)
+	case frame.TypeIPv6:
+		return s.answer6(f, p)
 	}
 	return nil
 }
@@ -273,7 +280,7 @@ func TestWithoutAnAddressASessionIsEnough(t *testing.T) {
 }
 
 func TestTargetsThatCannotBeProbed(t *testing.T) {
-	for _, s := range []string{"fd00::1", "http://files.corp/", "files..corp", "a b", strings.Repeat("a.", 130), strings.Repeat("a", 64)} {
+	for _, s := range []string{"fe80::1%eth0", "http://files.corp/", "files..corp", "a b", strings.Repeat("a.", 130), strings.Repeat("a", 64)} {
 		if target, err := ParseTarget(s); err == nil {
 			t.Errorf("%q: got %v, want an error", s, target)
 		}
@@ -368,16 +375,24 @@ func FuzzInbound(f *testing.F) {
 	m := &Monitor{cfg: Config{MAC: ownMAC}}
 	query, _ := dnsQuery(7, "files.corp")
 	f.Add(m.arpRequest(own, gateway))
-	f.Add(m.packet(gateway, own, mac(ownMAC), protoICMP, echoRequest(7)))
+	f.Add(m.packet(gateway, own, mac(ownMAC), icmp.proto, icmp.echoRequest(gateway, own, 7)))
 	f.Add(m.packet(gateway, own, mac(ownMAC), protoUDP, datagram(gateway, own, 53, query)))
+	f.Add(m.packet(router6, link6, mac(ownMAC), icmp6.proto, icmp6.echoRequest(router6, link6, 7)))
+	f.Add(m.packet(router6, link6, mac(ownMAC), protoUDP, datagram(router6, link6, 53, query)))
+	ask := m.solicitation(link6, router6)
+	f.Add(ask)
+	f.Add((&site{}).answer6(ask, bytes.Clone(frame.Payload(ask))))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		if len(in) < frame.HeaderLen {
 			return
 		}
 		arpReply(in)
-		_, proto, p, ok := ipv4(in)
-		if ok && proto == protoICMP {
-			isEchoReply(p, 7)
+		if _, addr, ok := advertisement(in); ok && (frame.Payload(in)[7] != linkHops || !addr.Is6()) {
+			t.Errorf("%v is taken for an answer from the link", addr)
+		}
+		_, proto, p, ok := ip(in)
+		if ok && proto == icmp.proto {
+			icmp.isEchoReply(p, 7)
 		}
 		if ok && proto == protoUDP && len(p) >= 8 {
 			dnsAnswer(p[8:], 7)

@@ -11,8 +11,7 @@ import (
 )
 
 const (
-	protoICMP = 1
-	protoUDP  = 17
+	protoUDP = 17
 
 	arpLen  = 28 // of ARP for Ethernet and IPv4
 	ipv4Len = 20 // of a header without options
@@ -40,8 +39,11 @@ func arpReply(f []byte) (who mac, addr netip.Addr, ok bool) {
 	return mac(p[8:14]), netip.AddrFrom4([4]byte(p[14:18])), true
 }
 
-// packet is a frame with an IPv4 packet (RFC 791).
+// packet is a frame with an IPv4 packet (RFC 791) or one of IPv6.
 func (m *Monitor) packet(src, dst netip.Addr, hop mac, proto byte, payload []byte) []byte {
+	if dst.Is6() {
+		return m.packet6(src, dst, hop, proto, payload)
+	}
 	f := make([]byte, frame.HeaderLen+ipv4Len+len(payload))
 	frame.PutHeader(f, hop[:], m.cfg.MAC, frame.TypeIPv4)
 	p := frame.Payload(f)
@@ -53,6 +55,15 @@ func (m *Monitor) packet(src, dst netip.Addr, hop mac, proto byte, payload []byt
 	binary.BigEndian.PutUint16(p[10:], checksum(p[:ipv4Len]))
 	copy(p[ipv4Len:], payload)
 	return f
+}
+
+// ip takes a whole packet apart.
+func ip(f []byte) (src netip.Addr, proto byte, payload []byte, ok bool) {
+	if frame.EtherType(f) == frame.TypeIPv6 {
+		src, proto, _, payload, ok = ipv6(f)
+		return src, proto, payload, ok
+	}
+	return ipv4(f)
 }
 
 // ipv4 takes a whole packet apart; fragments are none.
@@ -87,16 +98,32 @@ func checksum(parts ...[]byte) uint16 {
 	return ^uint16(sum)
 }
 
-func echoRequest(id uint32) []byte {
+// An icmpKind is what differs between ICMP of IPv4 and of IPv6.
+type icmpKind struct{ proto, request, reply byte }
+
+var icmp, icmp6 = icmpKind{1, 8, 0}, icmpKind{58, 128, 129}
+
+func (k icmpKind) echoRequest(src, dst netip.Addr, id uint32) []byte {
 	b := make([]byte, 16)
-	b[0] = 8
+	b[0] = k.request
 	binary.BigEndian.PutUint32(b[4:], id) // identifier and sequence number
-	binary.BigEndian.PutUint16(b[2:], checksum(b))
+	var pseudo []byte
+	if k == icmp6 {
+		pseudo = pseudoHeader(src, dst, k.proto, len(b))
+	}
+	binary.BigEndian.PutUint16(b[2:], checksum(pseudo, b))
 	return b
 }
 
-func isEchoReply(p []byte, id uint32) bool {
-	return len(p) >= 8 && p[0] == 0 && p[1] == 0 && binary.BigEndian.Uint32(p[4:]) == id
+func (k icmpKind) isEchoReply(p []byte, id uint32) bool {
+	return len(p) >= 8 && p[0] == k.reply && p[1] == 0 && binary.BigEndian.Uint32(p[4:]) == id
+}
+
+// pseudoHeader is what is summed up before a payload, in both families: the order does not
+// matter (RFC 768; RFC 8200, 8.1).
+func pseudoHeader(src, dst netip.Addr, proto byte, length int) []byte {
+	b := append(src.AsSlice(), dst.AsSlice()...)
+	return binary.BigEndian.AppendUint16(append(b, 0, proto), uint16(length))
 }
 
 // datagram is one of UDP to port 53 (RFC 768).
@@ -106,9 +133,7 @@ func datagram(src, dst netip.Addr, port uint16, payload []byte) []byte {
 	binary.BigEndian.PutUint16(b[2:], 53)
 	binary.BigEndian.PutUint16(b[4:], uint16(len(b)))
 	copy(b[8:], payload)
-	from, to := src.As4(), dst.As4()
-	pseudo := append(append(from[:], to[:]...), 0, protoUDP, b[4], b[5])
-	sum := checksum(pseudo, b)
+	sum := checksum(pseudoHeader(src, dst, protoUDP, len(b)), b)
 	if sum == 0 {
 		sum = 0xffff // zero says that there is none
 	}
@@ -132,7 +157,7 @@ func appendName(b []byte, name string) ([]byte, error) {
 	}
 	for l := range strings.SplitSeq(name, ".") {
 		if l == "" || len(l) > 63 || strings.ContainsAny(l, " :/@") {
-			return nil, errors.New("is neither an IPv4 address nor a name")
+			return nil, errors.New("is neither an address nor a name")
 		}
 		b = append(append(b, byte(len(l))), l...)
 	}

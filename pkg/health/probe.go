@@ -75,7 +75,7 @@ func (m *Monitor) ask(ctx context.Context, c netcfg.Config) (who string, err err
 	case t.Name != "":
 		return m.askNames(ctx, c, t.Name)
 	case t.Addr.IsValid():
-		if t.Addr == c.Address.Addr() {
+		if isOwn(c, t.Addr) {
 			return "", fmt.Errorf("%v is our own address: probe another", t.Addr)
 		}
 		hop, err := m.hop(ctx, c, t.Addr)
@@ -83,12 +83,13 @@ func (m *Monitor) ask(ctx context.Context, c netcfg.Config) (who string, err err
 			return "", err
 		}
 		return t.Addr.String(), m.echo(ctx, c, hop, t.Addr)
-	case c.Gateway.IsValid():
-		_, err := m.resolve(ctx, c, c.Gateway)
-		return fmt.Sprintf("gateway %v", c.Gateway), err
+	}
+	if to := router(c); to.IsValid() {
+		_, err := m.resolve(ctx, c, to)
+		return fmt.Sprintf("gateway %v", to), err
 	}
 	for _, s := range c.DNS.Servers { // a hub without a way out often has one of its own
-		if s.Is4() && c.Address.Contains(s) && s != c.Address.Addr() {
+		if nextHop(c, s) == s && source(c, s).IsValid() && !isOwn(c, s) {
 			_, err := m.resolve(ctx, c, s)
 			return fmt.Sprintf("name server %v", s), err
 		}
@@ -121,34 +122,46 @@ func (m *Monitor) send(ctx context.Context, f []byte, q *question) (mac, error) 
 	}
 }
 
-// resolve asks by ARP for a station (RFC 826).
+// resolve asks for a station by ARP (RFC 826), or neighbour discovery (RFC 4861).
 func (m *Monitor) resolve(ctx context.Context, c netcfg.Config, addr netip.Addr) (mac, error) {
-	station, err := m.send(ctx, m.arpRequest(c.Address.Addr(), addr), &question{match: func(f []byte) (mac, bool, error) {
-		who, from, ok := arpReply(f)
-		return who, ok && from == addr, nil
+	from, by := source(c, addr), "ARP"
+	if !from.IsValid() {
+		return mac{}, fmt.Errorf("no way to %v: the VPN gives no address of its family", addr)
+	}
+	ask, answer := m.arpRequest, arpReply
+	if addr.Is6() {
+		ask, answer, by = m.solicitation, advertisement, "neighbour discovery"
+	}
+	station, err := m.send(ctx, ask(from, addr), &question{match: func(f []byte) (mac, bool, error) {
+		who, of, ok := answer(f)
+		return who, ok && of == addr, nil
 	}})
 	if err != nil {
-		return station, fmt.Errorf("%v does not answer to ARP through the tunnel: %w", addr, err)
+		return station, fmt.Errorf("%v does not answer to %s through the tunnel: %w", addr, by, err)
 	}
 	return station, nil
 }
 
 // hop returns the station by which an address is reached.
 func (m *Monitor) hop(ctx context.Context, c netcfg.Config, to netip.Addr) (mac, error) {
-	via := c.NextHop(to)
+	via := nextHop(c, to)
 	if !via.IsValid() {
 		return mac{}, fmt.Errorf("no way to %v: the VPN has no gateway", to)
 	}
 	return m.resolve(ctx, c, via)
 }
 
-// echo asks for an ICMP echo (RFC 792).
+// echo asks for an ICMP echo (RFC 792, RFC 4443).
 func (m *Monitor) echo(ctx context.Context, c netcfg.Config, hop mac, to netip.Addr) error {
-	id := rand.Uint32()
-	f := m.packet(c.Address.Addr(), to, hop, protoICMP, echoRequest(id))
+	id, from := rand.Uint32(), source(c, to)
+	kind := icmp
+	if to.Is6() {
+		kind = icmp6
+	}
+	f := m.packet(from, to, hop, kind.proto, kind.echoRequest(from, to, id))
 	_, err := m.send(ctx, f, &question{take: true, match: func(f []byte) (mac, bool, error) {
-		src, proto, p, ok := ipv4(f)
-		return hop, ok && src == to && proto == protoICMP && isEchoReply(p, id), nil
+		src, proto, p, ok := ip(f)
+		return hop, ok && src == to && proto == kind.proto && kind.isEchoReply(p, id), nil
 	}})
 	if err != nil {
 		return fmt.Errorf("%v does not answer to ping through the tunnel: %w", to, err)
@@ -161,7 +174,7 @@ func (m *Monitor) askNames(ctx context.Context, c netcfg.Config, name string) (w
 	err = errors.New("the VPN names no name server; -dns gives one")
 	deadline, _ := ctx.Deadline()
 	for i, s := range c.DNS.Servers {
-		if !s.Is4() {
+		if !source(c, s).IsValid() {
 			continue
 		}
 		share := time.Until(deadline) / time.Duration(len(c.DNS.Servers)-i)
@@ -185,9 +198,10 @@ func (m *Monitor) askName(ctx context.Context, c netcfg.Config, server netip.Add
 	if err != nil {
 		return err
 	}
-	f := m.packet(c.Address.Addr(), server, hop, protoUDP, datagram(c.Address.Addr(), server, port, query))
+	from := source(c, server)
+	f := m.packet(from, server, hop, protoUDP, datagram(from, server, port, query))
 	_, err = m.send(ctx, f, &question{take: true, match: func(f []byte) (mac, bool, error) {
-		src, proto, p, ok := ipv4(f)
+		src, proto, p, ok := ip(f)
 		if !ok || src != server || proto != protoUDP || len(p) < 8 ||
 			binary.BigEndian.Uint16(p) != 53 || binary.BigEndian.Uint16(p[2:]) != port {
 			return hop, false, nil
