@@ -188,10 +188,10 @@ func (s *batchSocket) message(b []byte, size int) {
 func (s *batchSocket) tryWrite(fd uintptr) bool {
 	o := &s.out
 	for o.err = nil; o.next < o.n; {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&o.msgs[o.next])), uintptr(o.n-o.next), 0, 0, 0)
+		n, errno := call(unix.SYS_SENDMMSG, fd, o.msgs[o.next:o.n])
 		switch errno {
 		case 0:
-			o.next += int(n)
+			o.next += n
 		case unix.EINTR:
 		case unix.EAGAIN:
 			return false
@@ -237,10 +237,10 @@ func (s *batchSocket) read(in *inbox) error {
 func (s *batchSocket) tryRead(fd uintptr) bool {
 	r := &s.in
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.msgs[0])), uintptr(len(r.msgs)), unix.MSG_DONTWAIT, 0, 0)
+		n, errno := call(unix.SYS_RECVMMSG, fd, r.msgs[:])
 		switch errno {
 		case 0:
-			r.n, r.err = int(n), nil
+			r.n, r.err = n, nil
 			return true
 		case unix.EINTR:
 		case unix.EAGAIN:
@@ -250,6 +250,14 @@ func (s *batchSocket) tryRead(fd uintptr) bool {
 			return true
 		}
 	}
+}
+
+// call sends or receives messages. It does not tell the scheduler, which would make ready
+// for a long wait each time: it never waits, but what the kernel does for a batch takes
+// it longer than the 20 µs after which another thread takes over what else there is to do.
+func call(number, fd uintptr, msgs []mmsghdr) (int, syscall.Errno) {
+	n, _, errno := unix.RawSyscall6(number, fd, uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), errno
 }
 
 func addressOf(sa *unix.RawSockaddrInet6) netip.AddrPort {
