@@ -44,6 +44,9 @@ type batchSocket struct {
 		n    int
 		err  error
 		try  func(fd uintptr) bool
+
+		pacer pacer
+		woken bool // there was nothing at first
 	}
 }
 
@@ -220,6 +223,7 @@ func (s *batchSocket) read(in *inbox) error {
 	for i := range r.msgs {
 		r.msgs[i].hdr.Namelen = unix.SizeofSockaddrInet6
 	}
+	r.woken = false
 	if err := s.raw.Read(r.try); err != nil {
 		return err
 	}
@@ -231,11 +235,16 @@ func (s *batchSocket) read(in *inbox) error {
 		in.from[i] = addressOf(&r.name[i])
 	}
 	in.n = r.n
+	r.pacer.count(r.n, time.Now())
 	return nil
 }
 
+// tryRead is false if there is nothing to read yet.
 func (s *batchSocket) tryRead(fd uintptr) bool {
 	r := &s.in
+	if r.woken {
+		r.pacer.rest()
+	}
 	for {
 		n, errno := call(unix.SYS_RECVMMSG, fd, r.msgs[:])
 		switch errno {
@@ -244,6 +253,7 @@ func (s *batchSocket) tryRead(fd uintptr) bool {
 			return true
 		case unix.EINTR:
 		case unix.EAGAIN:
+			r.woken = true // next time
 			return false
 		default:
 			r.n, r.err = 0, errno
