@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+
+	"softether-go/pkg/inet"
 )
 
 // A packet describes a frame for tests. The zero value, with a payload, is a TCP
@@ -108,7 +110,7 @@ func (p packet) transport() []byte {
 func naiveChecksum(addresses []byte, proto byte, h []byte) uint16 {
 	pseudo := slices.Clone(addresses)
 	pseudo = append(pseudo, 0, proto, byte(len(h)>>8), byte(len(h)))
-	return ^naiveSum(append(pseudo, h...))
+	return inet.Checksum(append(pseudo, h...))
 }
 
 func (p packet) hops() byte {
@@ -133,7 +135,7 @@ func (p packet) appendIPv4(f, l4 []byte) []byte {
 	ip[8], ip[9] = p.hops(), p.proto()
 	copy(ip[12:], p.addresses())
 	ip = append(ip, p.options...)
-	binary.BigEndian.PutUint16(ip[10:], ^naiveSum(ip))
+	binary.BigEndian.PutUint16(ip[10:], inet.Checksum(ip))
 	if p.badIP {
 		ip[10] ^= 0x10
 	}
@@ -171,7 +173,7 @@ func naiveSplit(s Super) [][]byte {
 	}
 	if s.GSO == Plain {
 		if s.NeedsCsum {
-			c := ^naiveSum(whole[s.CsumStart:])
+			c := inet.Checksum(whole[s.CsumStart:])
 			if c == 0 && s.CsumOffset == udpCsum {
 				c = 0xffff
 			}
@@ -217,7 +219,7 @@ func naiveFinish(ip, l4 []byte, i, size int, last bool) {
 		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
 		binary.BigEndian.PutUint16(ip[4:], binary.BigEndian.Uint16(ip[4:])+uint16(i))
 		ip[10], ip[11] = 0, 0
-		binary.BigEndian.PutUint16(ip[10:], ^naiveSum(ip[:len(ip)-len(l4)]))
+		binary.BigEndian.PutUint16(ip[10:], inet.Checksum(ip[:len(ip)-len(l4)]))
 	}
 	if proto == protoUDP {
 		binary.BigEndian.PutUint16(l4[4:], uint16(len(l4)))

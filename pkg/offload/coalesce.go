@@ -3,6 +3,8 @@ package offload
 import (
 	"encoding/binary"
 	"math/bits"
+
+	"softether-go/pkg/inet"
 )
 
 const (
@@ -165,7 +167,7 @@ func (c *Coalescer) super(r *run) Super {
 	} else {
 		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)+r.bytes))
 		binary.BigEndian.PutUint16(ip[10:], 0)
-		putChecksum(ip[10:], sum(h[r.l3:r.l4]), false)
+		putChecksum(ip[10:], inet.Sum(h[r.l3:r.l4]), false)
 	}
 	m := Meta{NeedsCsum: true, Size: r.size(), HdrLen: r.data, CsumStart: r.l4, CsumOffset: r.csum()}
 	switch {
@@ -181,7 +183,7 @@ func (c *Coalescer) super(r *run) Super {
 		m.ECN = l4[tcpFlags]&flagCWR != 0
 		l4[tcpFlags] |= r.push
 	}
-	binary.BigEndian.PutUint16(l4[m.CsumOffset:], fold(r.pseudo(h, len(l4)+r.bytes)))
+	binary.BigEndian.PutUint16(l4[m.CsumOffset:], inet.Fold(r.pseudo(h, len(l4)+r.bytes)))
 
 	c.payload = append(c.payload[:0], r.first[r.data:r.end])
 	for i := r.head; i >= 0; i = c.joined[i].next {

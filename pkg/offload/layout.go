@@ -1,6 +1,10 @@
 package offload
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"softether-go/pkg/inet"
+)
 
 const (
 	ethernetLen = 14
@@ -205,5 +209,5 @@ func (l *layout) csum() int {
 // pseudo returns the sum of the pseudo header (RFC 9293 section 3.1, RFC 8200
 // section 8.1) for length bytes of transport header and payload.
 func (l *layout) pseudo(f []byte, length int) uint64 {
-	return sum(l.addresses(f)) + uint64(l.proto) + uint64(length)
+	return inet.Pseudo(l.addresses(f), l.proto, length)
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"softether-go/pkg/inet"
 )
 
 func TestOrder(t *testing.T) {
@@ -114,7 +116,7 @@ func moveTo(f []byte, at int, add uint16) {
 	if ip[0]>>4 == 4 {
 		addresses, proto = ip[12:], ip[9]
 		ip[10], ip[11] = 0, 0
-		binary.BigEndian.PutUint16(ip[10:], ^naiveSum(ip))
+		binary.BigEndian.PutUint16(ip[10:], inet.Checksum(ip))
 	}
 	sum := l4[tcpCsum:]
 	if proto == protoUDP {

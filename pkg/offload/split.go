@@ -3,6 +3,8 @@ package offload
 import (
 	"encoding/binary"
 	"slices"
+
+	"softether-go/pkg/inet"
 )
 
 // Split cuts s into frames. It appends their bytes to arena and views of them to
@@ -49,14 +51,14 @@ func Complete(f []byte, m Meta) error {
 		return ErrChecksum
 	}
 	// The field holds the sum of the pseudo header and is part of the range.
-	putChecksum(f[at:], sum(f[m.CsumStart:]), m.CsumOffset == udpCsum)
+	putChecksum(f[at:], inet.Sum(f[m.CsumStart:]), m.CsumOffset == udpCsum)
 	return nil
 }
 
 // putChecksum completes a sum into a checksum. UDP writes zero as its equal 0xffff
 // because zero says that there is none (RFC 768).
 func putChecksum(b []byte, s uint64, udp bool) {
-	c := ^fold(s)
+	c := ^inet.Fold(s)
 	if c == 0 && udp {
 		c = 0xffff
 	}
@@ -120,10 +122,10 @@ func (c *cutter) sumCommon() {
 	if !c.v6 {
 		ip := c.header[c.l3:c.l4]
 		c.id = binary.BigEndian.Uint16(ip[4:])
-		c.ipSum = sum(ip) + without(ip[2:]) + without(ip[4:]) + without(ip[10:])
+		c.ipSum = inet.Sum(ip) + without(ip[2:]) + without(ip[4:]) + without(ip[10:])
 	}
 	l4 := c.header[c.l4:]
-	c.l4Sum = c.pseudo(c.header, 0) + sum(l4) + without(l4[c.csum():])
+	c.l4Sum = c.pseudo(c.header, 0) + inet.Sum(l4) + without(l4[c.csum():])
 	if c.proto == protoUDP {
 		c.l4Sum += without(l4[udpLength:])
 		return
@@ -171,7 +173,7 @@ func (c *cutter) finish(f []byte, first bool) {
 		putChecksum(ip[10:], c.ipSum+uint64(len(ip))+uint64(c.id), false)
 		c.id++
 	}
-	s := c.l4Sum + sum(f[c.data:]) + uint64(len(l4)) // the length is the pseudo header's
+	s := c.l4Sum + inet.Sum(f[c.data:]) + uint64(len(l4)) // the length is the pseudo header's
 	if c.proto == protoUDP {
 		binary.BigEndian.PutUint16(l4[udpLength:], uint16(len(l4)))
 		putChecksum(l4[udpCsum:], s+uint64(len(l4)), true)

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"softether-go/pkg/inet"
 )
 
 // superFrame makes a super-frame of p, with metadata as its sender makes them: the
@@ -17,7 +19,7 @@ func superFrame(p packet, size int) Super {
 	var l layout
 	l.locate(f)
 	l.locateData(f)
-	binary.BigEndian.PutUint16(f[l.l4+l.csum():], fold(l.pseudo(f, len(f)-l.l4)))
+	binary.BigEndian.PutUint16(f[l.l4+l.csum():], inet.Fold(l.pseudo(f, len(f)-l.l4)))
 	s := Super{Header: f, Meta: Meta{GSO: TCPv4, NeedsCsum: true, Size: size, HdrLen: l.data, CsumStart: l.l4, CsumOffset: l.csum()}}
 	if p.v6 {
 		s.GSO = TCPv6

@@ -1,6 +1,10 @@
 package offload
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"softether-go/pkg/inet"
+)
 
 // correct is the sum over anything together with its own, correct checksum.
 const correct = 0xffff
@@ -15,7 +19,7 @@ func Verify(f []byte) Verdict {
 
 // verify is Verify for a frame that has been parsed, and turned out to be a k.
 func (l *layout) verify(f []byte, k kind) Verdict {
-	if l.l4 != 0 && !l.v6 && fold(sum(f[l.l3:l.l4])) != correct {
+	if l.l4 != 0 && !l.v6 && inet.Fold(inet.Sum(f[l.l3:l.l4])) != correct {
 		return Wrong
 	}
 	if k != flow {
@@ -36,9 +40,9 @@ func (l *layout) verifyTransport(f []byte) Verdict {
 	if l.plain { // the addresses stand right before the transport header
 		from -= len(l.addresses(f))
 	} else {
-		pseudo += sum(l.addresses(f))
+		pseudo += inet.Sum(l.addresses(f))
 	}
-	if fold(pseudo+sum(f[from:l.end])) != correct {
+	if inet.Fold(pseudo+inet.Sum(f[from:l.end])) != correct {
 		return Wrong
 	}
 	return Correct

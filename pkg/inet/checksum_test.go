@@ -1,4 +1,4 @@
-package offload
+package inet
 
 import (
 	"fmt"
@@ -48,7 +48,7 @@ func checkSums(t *testing.T, b []byte) {
 	t.Helper()
 	for shift := range 3 {
 		shift = min(shift, len(b))
-		got, want := fold(sum(b[shift:])), naiveSum(b[shift:])
+		got, want := Fold(Sum(b[shift:])), naiveSum(b[shift:])
 		if got != want {
 			t.Fatalf("sum of %d bytes from %d: got %#04x, want %#04x", len(b), shift, got, want)
 		}
@@ -69,7 +69,7 @@ func BenchmarkSum(b *testing.B) {
 			src := make([]byte, n)
 			b.SetBytes(int64(n))
 			for b.Loop() {
-				sum(src)
+				Sum(src)
 			}
 		})
 	}

@@ -1,4 +1,13 @@
-package offload
+// Package inet knows the headers of the Internet's protocols, as far as more than one room
+// builds or reads them: the checksum, IPv4, UDP, and ARP for it.
+//
+// # Theory of operation
+//
+// It works on packets, which are what a frame carries; whoever has a frame takes its payload.
+// Readers look at bytes from anybody and check once what they say they check. Builders
+// write into memory that is the caller's. Nothing here keeps what it is given, and nothing
+// allocates.
+package inet
 
 import (
 	"encoding/binary"
@@ -13,12 +22,12 @@ import (
 //   - Words may be added in either byte order; the result is then in that order.
 //     Adding in little-endian order spares a swap per word on most machines.
 //
-// Sums are handed about as a uint64 in network order that holds a few folded sums
+// Sums are handed about, also by other rooms, as a uint64 in network order that holds a few folded sums
 // on top of each other, never more than a few dozen, and is folded at the end.
 
-// sum returns the ones' complement sum of b, in network order, at most 0xffff.
+// Sum returns the ones' complement sum of b, in network order, at most 0xffff.
 // A last odd byte counts as if a zero followed it.
-func sum(b []byte) uint64 {
+func Sum(b []byte) uint64 {
 	var acc, c uint64
 	i := 0
 	for ; i <= len(b)-64; i += 64 {
@@ -70,15 +79,18 @@ func tail(b []byte) (w uint64) {
 // networkOrder folds a little-endian accumulator and its carry.
 func networkOrder(acc, carry uint64) uint64 {
 	acc, carry = bits.Add64(acc, 0, carry)
-	return uint64(bits.ReverseBytes16(fold(acc + carry)))
+	return uint64(bits.ReverseBytes16(Fold(acc + carry)))
 }
 
-// fold brings a sum down to 16 bits. It is zero only for zero: a ones' complement
+// Fold brings a sum down to 16 bits. It is zero only for zero: a ones' complement
 // sum of anything else that comes to zero is written 0xffff.
-func fold(s uint64) uint16 {
+func Fold(s uint64) uint16 {
 	s = s>>32 + s&0xffffffff
 	s = s>>32 + s&0xffffffff
 	s = s>>16 + s&0xffff
 	s = s>>16 + s&0xffff
 	return uint16(s>>16 + s&0xffff)
 }
+
+// Checksum returns the checksum of b, which is in order if that is zero.
+func Checksum(b []byte) uint16 { return ^Fold(Sum(b)) }
