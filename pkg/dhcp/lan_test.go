@@ -18,6 +18,7 @@ import (
 
 	"softether-go/pkg/frame"
 	"softether-go/pkg/frame/frametest"
+	"softether-go/pkg/inet"
 )
 
 var (
@@ -171,8 +172,8 @@ func (n *lan) takeProbe(f []byte) {
 
 // arpAnswer is what the owner of addr answers to our probe.
 func arpAnswer(owner mac, addr netip.Addr) []byte {
-	a := addr.As4()
-	arp := slices.Concat(arpEthernetIPv4, []byte{0, 2}, owner[:], a[:], ourMAC[:], make([]byte, 4))
+	arp := make([]byte, inet.ARPLen)
+	inet.ARP{Op: inet.ARPReply, FromMAC: owner, From: addr, ToMAC: ourMAC, To: netip.IPv4Unspecified()}.Put(arp)
 	return frametest.Frame(ourMAC[:], owner[:], frame.TypeARP, arp)
 }
 
@@ -298,7 +299,7 @@ func (s *server) reply(kind string, m *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 // serverFrame is a frame from a server's port to the client's.
 func serverFrame(p path, payload []byte) []byte {
 	f := appendDatagram(nil, p, payload)
-	ports := f[frame.HeaderLen+ipHeaderLen:]
+	ports := f[frame.HeaderLen+inet.IPv4Len:]
 	binary.BigEndian.PutUint16(ports, serverPort) // swapping two words keeps the sum
 	binary.BigEndian.PutUint16(ports[2:], clientPort)
 	return f

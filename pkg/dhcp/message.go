@@ -12,11 +12,12 @@ import (
 	"github.com/insomniacslk/dhcp/iana"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/inet"
 )
 
 // maxMessage is the largest message we ask for (option 57): what fits a packet
 // of 1500 bytes. The usual 576 would be too little for a long list of routes.
-const maxMessage = 1500 - ipHeaderLen - udpHeaderLen
+const maxMessage = 1500 - inet.IPv4Len - inet.UDPLen
 
 // wanted are the options asked for. A client must list 121 before 3 (RFC 3442).
 var wanted = dhcpv4.OptParameterRequestList(

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/inet"
 )
 
 // knownFrame was put together by other means: it keeps builder and parser from
@@ -59,7 +60,7 @@ func TestProbeOnTheWire(t *testing.T) {
 func fixIP(f []byte) {
 	ip := f[14 : 14+headerLen(f[14])]
 	binary.BigEndian.PutUint16(ip[10:], 0)
-	binary.BigEndian.PutUint16(ip[10:], ^fold(onesSum(0, ip)))
+	binary.BigEndian.PutUint16(ip[10:], inet.Checksum(ip))
 }
 
 func TestParseDatagram(t *testing.T) {
@@ -78,7 +79,7 @@ func TestParseDatagram(t *testing.T) {
 		}, true},
 		{"without UDP checksum", func(f []byte) []byte { f[40], f[41] = 0, 0; return f }, true},
 		{"with the checksum left to hardware", func(f []byte) []byte {
-			binary.BigEndian.PutUint16(f[40:], fold(onesSum(protoUDP+16, f[26:34])))
+			binary.BigEndian.PutUint16(f[40:], inet.Fold(inet.Pseudo(f[26:34], inet.ProtoUDP, 16)))
 			return f
 		}, true},
 		{"that may not be fragmented", func(f []byte) []byte { f[20] = 0x40; fixIP(f); return f }, true},
