@@ -5,15 +5,16 @@ import (
 	"net/netip"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/inet"
 )
 
 const (
-	ipLen   = 40 // of a header without extensions
-	udpLen  = 8
+	ipLen   = inet.IPv6Len
+	udpLen  = inet.UDPLen
 	icmpLen = 4
 
-	protoUDP  = 17
-	protoICMP = 58
+	protoUDP  = inet.ProtoUDP
+	protoICMP = inet.ProtoICMPv6
 
 	serverPort = 547
 	clientPort = 546
@@ -75,7 +76,10 @@ func parse(f []byte) (p packet, ok bool) {
 // ndp returns the body of a neighbour discovery message, after its checksum. It is false
 // for what came from beyond the link or was changed on the way (RFC 4861 section 6.1).
 func (p packet) ndp() (kind byte, body []byte, ok bool) {
-	if p.next != protoICMP || p.hops != 255 || len(p.payload) < icmpLen || p.payload[1] != 0 || !p.summed() {
+	if p.next != protoICMP || p.hops != 255 || len(p.payload) < icmpLen || p.payload[1] != 0 {
+		return 0, nil, false
+	}
+	if addresses := p.addresses(); !inet.Summed(p.payload, addresses[:], protoICMP) {
 		return 0, nil, false
 	}
 	return p.payload[0], p.payload[icmpLen:], true
@@ -86,64 +90,33 @@ func (p packet) dhcp() (message []byte, ok bool) {
 	if p.next != protoUDP || len(p.payload) < udpLen || binary.BigEndian.Uint16(p.payload[2:]) != clientPort {
 		return nil, false
 	}
-	if int(binary.BigEndian.Uint16(p.payload[4:])) != len(p.payload) || !p.summed() && !p.unfinished() {
+	addresses := p.addresses()
+	if int(binary.BigEndian.Uint16(p.payload[4:])) != len(p.payload) || !inet.UDPSummed(p.payload, addresses[:]) {
 		return nil, false
 	}
 	return p.payload[udpLen:], true
 }
 
-// summed reports whether the checksum is right, which IPv6 has no way to leave out.
-func (p packet) summed() bool { return p.sum() == 0xffff }
-
-// unfinished reports whether the checksum is that of the pseudo header alone: so a Linux
-// kernel leaves it for the network card to finish, and so it stays when server and bridge
-// share a host.
-func (p packet) unfinished() bool {
-	pseudo := p
-	pseudo.payload = nil
-	return binary.BigEndian.Uint16(p.payload[6:]) == fold(pseudo.rawSum(len(p.payload)))
-}
-
-func (p packet) sum() uint16 { return fold(p.rawSum(len(p.payload))) }
-
-// rawSum adds up the pseudo header and the payload (RFC 8200 section 8.1).
-func (p packet) rawSum(length int) uint32 {
+// addresses are as in the header, where the pseudo header takes them from.
+func (p packet) addresses() (b [32]byte) {
 	src, dst := p.src.As16(), p.dst.As16()
-	sum := uint32(length) + uint32(p.next)
-	for _, b := range [][]byte{src[:], dst[:], p.payload} {
-		for ; len(b) >= 2; b = b[2:] {
-			sum += uint32(binary.BigEndian.Uint16(b))
-		}
-		if len(b) == 1 {
-			sum += uint32(b[0]) << 8
-		}
-	}
-	return sum
-}
-
-func fold(sum uint32) uint16 {
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return uint16(sum)
+	copy(b[:16], src[:])
+	copy(b[16:], dst[:])
+	return b
 }
 
 // encode returns p as a frame to a station. at is where in the payload the checksum goes.
 func (p packet) encode(to mac, at int) []byte {
 	f := make([]byte, frame.HeaderLen+ipLen, frame.HeaderLen+ipLen+len(p.payload))
 	frame.PutHeader(f, to[:], p.srcMAC[:], frame.TypeIPv6)
-	ip, src, dst := frame.Payload(f), p.src.As16(), p.dst.As16()
+	ip, addresses := frame.Payload(f), p.addresses()
 	ip[0] = 6 << 4
 	binary.BigEndian.PutUint16(ip[4:], uint16(len(p.payload)))
 	ip[6], ip[7] = p.next, p.hops
-	copy(ip[8:], src[:])
-	copy(ip[24:], dst[:])
-	sum := ^p.sum()
-	if sum == 0 {
-		sum = 0xffff // of UDP, zero would mean that there is none; to ICMP it is the same
-	}
+	copy(ip[8:], addresses[:])
 	f = append(f, p.payload...)
-	binary.BigEndian.PutUint16(f[frame.HeaderLen+ipLen+at:], sum)
+	sum := inet.Pseudo(addresses[:], p.next, len(p.payload)) + inet.Sum(p.payload)
+	binary.BigEndian.PutUint16(f[frame.HeaderLen+ipLen+at:], inet.TransportChecksum(sum))
 	return f
 }
 
