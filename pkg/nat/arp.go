@@ -6,13 +6,10 @@ import (
 	"time"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/inet"
 )
 
 const (
-	arpLen     = 28 // for Ethernet and IPv4 (RFC 826)
-	arpRequest = 1
-	arpReply   = 2
-
 	// neighborTime is after how long a neighbor is asked for again; until it answers,
 	// packets go to where it was.
 	neighborTime = 5 * time.Minute
@@ -60,38 +57,25 @@ func (r *Router) await(addr netip.Addr, f []byte, now time.Time) (question []byt
 		return nil
 	}
 	n.asked = now
-	return r.arp(arpRequest, r.cfg.Outside, r.config.Address.Addr(), mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, addr)
+	return r.arp(inet.ARPRequest, r.cfg.Outside, r.config.Address.Addr(), mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, addr)
 }
 
 // arp makes a frame. A question does not say whose address it asks for.
-func (r *Router) arp(op byte, from []byte, own netip.Addr, to mac, addr netip.Addr) []byte {
-	f := make([]byte, frame.HeaderLen+arpLen)
+func (r *Router) arp(op uint16, from []byte, own netip.Addr, to mac, addr netip.Addr) []byte {
+	f := make([]byte, frame.HeaderLen+inet.ARPLen)
 	frame.PutHeader(f, to[:], from, frame.TypeARP)
-	p := frame.Payload(f)
-	copy(p, []byte{0, 1, 8, 0, 6, 4, 0, op})
-	copy(p[8:], from)
-	a, b := own.As4(), addr.As4()
-	copy(p[14:], a[:])
-	if op == arpReply {
-		copy(p[18:], to[:])
+	a := inet.ARP{Op: op, FromMAC: mac(from), From: own, To: addr}
+	if op == inet.ARPReply {
+		a.ToMAC = to
 	}
-	copy(p[24:], b[:])
+	a.Put(frame.Payload(f))
 	return f
 }
 
-// An arpMessage is what one says.
-type arpMessage struct {
-	op         byte
-	from       mac
-	sender, of netip.Addr
-}
-
-func parseARP(f []byte) (a arpMessage, ok bool) {
-	p := frame.Payload(f)
-	if len(p) < arpLen || [7]byte(p) != [7]byte{0, 1, 8, 0, 6, 4, 0} {
-		return a, false
-	}
-	return arpMessage{p[7], mac(p[8:14]), netip.AddrFrom4([4]byte(p[14:])), netip.AddrFrom4([4]byte(p[24:]))}, true
+// parseARP reads a message, which is a question or an answer.
+func parseARP(f []byte) (a inet.ARP, ok bool) {
+	a, ok = inet.ParseARP(frame.Payload(f))
+	return a, ok && (a.Op == inet.ARPRequest || a.Op == inet.ARPReply)
 }
 
 // answerInside answers a station that looks for its gateway.
@@ -99,10 +83,10 @@ func (r *Router) answerInside(f []byte) []byte {
 	a, ok := parseARP(f)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !ok || a.op != arpRequest || !r.network.IsValid() || a.of != inNetwork(r.network, 1) {
+	if !ok || a.Op != inet.ARPRequest || !r.network.IsValid() || a.To != inNetwork(r.network, 1) {
 		return nil
 	}
-	return r.arp(arpReply, r.cfg.Inside, a.of, a.from, a.sender)
+	return r.arp(inet.ARPReply, r.cfg.Inside, a.To, a.FromMAC, a.From)
 }
 
 // hear learns where neighbors are, and returns what is to be sent: an answer to who looks
@@ -111,19 +95,19 @@ func (r *Router) hear(f []byte, now time.Time) (out [][]byte) {
 	a, ok := parseARP(f)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !ok || !r.config.Address.IsValid() || frame.IsGroup(a.from[:]) || a.from == mac(r.cfg.Outside) {
+	if !ok || !r.config.Address.IsValid() || frame.IsGroup(a.FromMAC[:]) || a.FromMAC == mac(r.cfg.Outside) {
 		return nil
 	}
-	if n := r.neighbors[a.sender]; n != nil {
-		n.mac, n.known = a.from, now
+	if n := r.neighbors[a.From]; n != nil {
+		n.mac, n.known = a.FromMAC, now
 		for _, w := range n.waiting {
-			copy(w, a.from[:])
+			copy(w, a.FromMAC[:])
 			out = append(out, w)
 		}
 		n.waiting = nil
 	}
-	if a.op == arpRequest && a.of == r.config.Address.Addr() {
-		out = append(out, r.arp(arpReply, r.cfg.Outside, a.of, a.from, a.sender))
+	if a.Op == inet.ARPRequest && a.To == r.config.Address.Addr() {
+		out = append(out, r.arp(inet.ARPReply, r.cfg.Outside, a.To, a.FromMAC, a.From))
 	}
 	return out
 }

@@ -13,6 +13,7 @@ import (
 
 	"softether-go/pkg/frame"
 	"softether-go/pkg/frame/frametest"
+	"softether-go/pkg/inet"
 	"softether-go/pkg/leaktest"
 	"softether-go/pkg/netcfg"
 )
@@ -74,15 +75,15 @@ func whole(dst, src net.HardwareAddr, proto byte, from, to [4]byte, payload []by
 	copy(p[dstAt:], to[:])
 	p = append(p, payload...)
 	binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
-	binary.BigEndian.PutUint16(p[sumAt:], checksum(p[:20]))
+	binary.BigEndian.PutUint16(p[sumAt:], inet.Checksum(p[:20]))
 	b := p.payload()
 	switch proto {
 	case protoICMP:
-		binary.BigEndian.PutUint16(b[2:], checksum(b))
+		binary.BigEndian.PutUint16(b[2:], inet.Checksum(b))
 	case protoTCP:
-		binary.BigEndian.PutUint16(b[16:], checksum(append(pseudo(p), b...)))
+		binary.BigEndian.PutUint16(b[16:], inet.Checksum(append(pseudo(p), b...)))
 	case protoUDP:
-		binary.BigEndian.PutUint16(b[6:], checksum(append(pseudo(p), b...)))
+		binary.BigEndian.PutUint16(b[6:], inet.Checksum(append(pseudo(p), b...)))
 	}
 	return frametest.Frame(dst, src, frame.TypeIPv4, p)
 }
@@ -90,14 +91,14 @@ func whole(dst, src net.HardwareAddr, proto byte, from, to [4]byte, payload []by
 // valid reports whether all checksums of a frame fit.
 func valid(f []byte) bool {
 	p, ok := parse(f)
-	if !ok || checksum(p[:20]) != 0 {
+	if !ok || inet.Checksum(p[:20]) != 0 {
 		return false
 	}
 	switch p[protoAt] {
 	case protoICMP:
-		return checksum(p.payload()) == 0
+		return inet.Checksum(p.payload()) == 0
 	case protoTCP, protoUDP:
-		return checksum(append(pseudo(p), p.payload()...)) == 0
+		return inet.Checksum(append(pseudo(p), p.payload()...)) == 0
 	}
 	return true
 }
@@ -133,7 +134,7 @@ func newBench(t *testing.T) *bench {
 }
 
 func (b *bench) arpFromGateway() []byte {
-	return b.r.arp(arpReply, gatewayMAC, netip.AddrFrom4(gateway), mac(outsideMAC), netip.AddrFrom4(own))
+	return b.r.arp(inet.ARPReply, gatewayMAC, netip.AddrFrom4(gateway), mac(outsideMAC), netip.AddrFrom4(own))
 }
 
 func (b *bench) send(frames ...[]byte) { b.r.Inside().WriteFrames(frames) }
@@ -225,7 +226,7 @@ func TestErrorsAreAboutTheStationsPackets(t *testing.T) {
 	b.hear(whole(outsideMAC, gatewayMAC, protoICMP, ip("192.0.2.1"), own, append(transport(protoICMP, 0, timeExceeded, ""), quoted...)))
 	f, p = b.take(&b.in)
 	q, ok := p.quoted()
-	if !ok || q.src() != addrB || portOf(q, 0) != 500 || p.dst() != addrB || !bytes.Equal(frame.Dst(f), stationB) || checksum(q[:20]) != 0 {
+	if !ok || q.src() != addrB || portOf(q, 0) != 500 || p.dst() != addrB || !bytes.Equal(frame.Dst(f), stationB) || inet.Checksum(q[:20]) != 0 {
 		t.Errorf("got %x", f)
 	}
 	// The other way: a station refuses what came in.
@@ -249,7 +250,7 @@ func TestFragmentsFollowTheFirst(t *testing.T) {
 		p[sumAt], p[sumAt+1] = 0, 0
 		binary.BigEndian.PutUint16(p[4:], 77)
 		binary.BigEndian.PutUint16(p[6:], offset)
-		binary.BigEndian.PutUint16(p[sumAt:], checksum(p[:20]))
+		binary.BigEndian.PutUint16(p[sumAt:], inet.Checksum(p[:20]))
 		return f
 	}
 	first := transport(protoUDP, 6000, 6000, "12345678") // without a checksum, as only the whole would have it
@@ -263,7 +264,7 @@ func TestFragmentsFollowTheFirst(t *testing.T) {
 	}
 	for _, f := range b.in {
 		p, ok := parse(f)
-		if !ok || p.dst() != addrA || checksum(p[:20]) != 0 || !bytes.Equal(frame.Dst(f), stationA) {
+		if !ok || p.dst() != addrA || inet.Checksum(p[:20]) != 0 || !bytes.Equal(frame.Dst(f), stationA) {
 			t.Errorf("got %x", f)
 		}
 	}
@@ -303,16 +304,16 @@ func TestNeighborsAreAskedForOnceAndKeepWhatWaits(t *testing.T) {
 			t.Fatalf("a second later: got %d frames, want the question again", len(b.out))
 		}
 		b.out = nil
-		b.hear(b.r.arp(arpReply, stationB, netip.AddrFrom4(near), mac(outsideMAC), netip.AddrFrom4(own)))
+		b.hear(b.r.arp(inet.ARPReply, stationB, netip.AddrFrom4(near), mac(outsideMAC), netip.AddrFrom4(own)))
 		if len(b.out) != 3 || !bytes.Equal(frame.Dst(b.out[2]), stationB) {
 			t.Errorf("got %d frames, want the three that waited", len(b.out))
 		}
 		b.out = nil
-		b.hear(b.r.arp(arpRequest, gatewayMAC, netip.AddrFrom4(gateway), mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, netip.AddrFrom4(own)))
-		if len(b.out) != 1 || frame.Payload(b.out[0])[7] != arpReply || !bytes.Equal(frame.Dst(b.out[0]), gatewayMAC) {
+		b.hear(b.r.arp(inet.ARPRequest, gatewayMAC, netip.AddrFrom4(gateway), mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, netip.AddrFrom4(own)))
+		if len(b.out) != 1 || frame.Payload(b.out[0])[7] != inet.ARPReply || !bytes.Equal(frame.Dst(b.out[0]), gatewayMAC) {
 			t.Errorf("whoever looks for us is not answered: %x", b.out)
 		}
-		b.send(b.r.arp(arpRequest, stationA, netip.AddrFrom4(addrA), mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, netip.MustParseAddr("100.64.0.1")))
+		b.send(b.r.arp(inet.ARPRequest, stationA, netip.AddrFrom4(addrA), mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, netip.MustParseAddr("100.64.0.1")))
 		if len(b.in) != 1 || !bytes.Equal(frame.Payload(b.in[0])[8:14], insideMAC) {
 			t.Errorf("a station that looks for its gateway is not answered: %x", b.in)
 		}
@@ -430,7 +431,7 @@ func FuzzTranslate(f *testing.F) {
 			b.hear(in)
 		}
 		for _, f := range append(b.out, b.in...) {
-			if p, ok := parse(f); ok && len(in) > 34 && checksum(in[14:34]) == 0 && in[14] == 0x45 && checksum(p[:20]) != 0 {
+			if p, ok := parse(f); ok && len(in) > 34 && inet.Checksum(in[14:34]) == 0 && in[14] == 0x45 && inet.Checksum(p[:20]) != 0 {
 				t.Errorf("a header's checksum was right and is not any more: %x", f)
 			}
 		}

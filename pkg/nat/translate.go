@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/inet"
 )
 
 const (
@@ -24,18 +25,8 @@ func parse(f []byte) (ipPacket, bool) {
 	if len(f) < frame.HeaderLen || frame.EtherType(f) != frame.TypeIPv4 {
 		return nil, false
 	}
-	return parsePacket(frame.Payload(f))
-}
-
-func parsePacket(p []byte) (ipPacket, bool) {
-	if len(p) < 20 || p[0]>>4 != 4 {
-		return nil, false
-	}
-	header, total := int(p[0]&15)*4, int(binary.BigEndian.Uint16(p[2:]))
-	if header < 20 || total < header || total > len(p) {
-		return nil, false
-	}
-	return ipPacket(p[:total]), true
+	p, ok := inet.ParseIPv4(frame.Payload(f))
+	return ipPacket(p), ok
 }
 
 func (p ipPacket) src() [4]byte    { return [4]byte(p[srcAt:]) }
@@ -120,21 +111,6 @@ func adjust(sum, old, changed []byte) {
 		s = s>>16 + s&0xffff
 	}
 	binary.BigEndian.PutUint16(sum, ^uint16(s))
-}
-
-// checksum is that of the Internet (RFC 1071).
-func checksum(b []byte) uint16 {
-	var s uint32
-	for ; len(b) >= 2; b = b[2:] {
-		s += uint32(binary.BigEndian.Uint16(b))
-	}
-	if len(b) == 1 {
-		s += uint32(b[0]) << 8
-	}
-	for s>>16 != 0 {
-		s = s>>16 + s&0xffff
-	}
-	return ^uint16(s)
 }
 
 // fromInside translates what the stations send.
@@ -296,7 +272,7 @@ func (r *Router) translateError(p ipPacket, side int, outside [4]byte, now time.
 	binary.BigEndian.PutUint16(q.payload()[at:], port)
 	b := p.payload()
 	b[2], b[3] = 0, 0
-	binary.BigEndian.PutUint16(b[2:], checksum(b))
+	binary.BigEndian.PutUint16(b[2:], inet.Checksum(b))
 	return true
 }
 
