@@ -260,7 +260,7 @@ func TestRunServesInsideAndOutside(t *testing.T) {
 	}
 	busy := w.cli.Listen("127.0.0.1:8080")
 	defer busy.Close()
-	if out, errs, code := w.Run(t, f, "echo", "started"); code != 1 || out != "" || !strings.Contains(errs, "8080: bind: address already in use") {
+	if out, errs, code := w.Run(t, f, "echo", "started"); code != 1 || out != "" || !strings.Contains(errs, "publish: forward 127.0.0.1:8080 to tcp/80: the port is in use: ") {
 		t.Errorf("a port that is taken: got exit code %d, %q, %q", code, out, errs)
 	}
 }

@@ -40,7 +40,7 @@ func Publish(ports []Port, d Dialer, log *slog.Logger) (*Published, error) {
 			To: insideOf{d}, Target: port.inside(), Log: log})
 		if err != nil {
 			p.Close()
-			return nil, fmt.Errorf("publish %s: %w", port.inside(), err)
+			return nil, fmt.Errorf("publish: %w", err)
 		}
 		p.ports = append(p.ports, f)
 		log.Info("published", "listen", f.Addr(), "inside", port.inside())
