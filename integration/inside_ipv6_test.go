@@ -249,8 +249,9 @@ func TestInsideIPv6Alone(t *testing.T) {
 	dns.WaitLog(`started, version`, 10*time.Second)
 	page := "http://" + literal6(lanGateway6) + "/"
 	t.Run("by hand", func(t *testing.T) {
-		c := w.in(t).StartClient(static.with(flags{"no-dhcp": "true"}))
+		c := w.in(t).StartClient(static.with(flags{"no-dhcp": "true", "health": "unix:@six"}))
 		c.WaitPage(page)
+		w.in(t).waitHealth("unix:@six", "ready", 0, "gateway "+lanGateway6+" answered in")
 		w.in(t).wantPages6(t)
 		if got := w.socksBound(t, net.JoinHostPort(lanGateway6, "80")).Addr().String(); got != lanPrefix6+":77" {
 			t.Errorf("connected from %s", got)
@@ -265,8 +266,9 @@ func TestInsideIPv6Alone(t *testing.T) {
 	})
 	defer w.lan.Radvd("prefix " + lanPrefix6 + ":/64 { };\nRDNSS " + lanGateway6 + " { };").Kill()
 	t.Run("by a router, without IPv4", func(t *testing.T) {
-		c := w.in(t).StartClient(usualFlags)
+		c := w.in(t).StartClient(usualFlags.with(flags{"health": "unix:@six", "health-target": lanGateway6}))
 		c.WaitPage(page)
+		w.in(t).waitHealth("unix:@six", "ready", 0, lanGateway6+" answered in")
 		w.in(t).wantPages6(t)
 		if !strings.Contains(c.Log(), "going on with IPv6 alone") {
 			t.Errorf("not told of:\n%s", c.Log())
