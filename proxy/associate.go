@@ -227,7 +227,7 @@ func (a *association) watch(ctx context.Context, control net.Conn) error {
 // inbound passes on what comes from peers until there is no more, and returns why.
 func (a *association) inbound() error {
 	far, more := a.far.(nowReader)
-	near, kernel := a.near.(*net.UDPConn)
+	near, kernel := a.near.(rowSocket)
 	if !more || !kernel || !canSegment(near) {
 		return a.receive(a.far, headerIPv6, &a.srv.buffers, a.fromPeer)
 	}

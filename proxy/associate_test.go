@@ -318,6 +318,77 @@ func (s nowSocket) ReadNowFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
 	return copy(b, p.data), p.peer, nil
 }
 
+// rowCounter is a socket near the client that counts how datagrams go by it.
+type rowCounter struct {
+	*net.UDPConn
+	refuse      error // of rows, in place of sending them
+	rows, alone int
+}
+
+func (c *rowCounter) WriteMsgUDPAddrPort(b, control []byte, to netip.AddrPort) (int, int, error) {
+	c.rows++
+	if c.refuse != nil {
+		return 0, 0, c.refuse
+	}
+	return c.UDPConn.WriteMsgUDPAddrPort(b, control, to)
+}
+
+func (c *rowCounter) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	c.alone++
+	return c.UDPConn.WriteToUDPAddrPort(b, to)
+}
+
+// What is equal goes by one system call, as long as the system does not refuse: a way that
+// cannot cut is not tried again, a row that does not fit into a packet says nothing of others.
+func TestAssociateSendsARowAtOnce(t *testing.T) {
+	const n = maxSegments + 3 // two rows
+	for _, row := range []struct {
+		name        string
+		refuse      error
+		rows, alone int
+		single      bool
+	}{
+		{"cut by the system", nil, 2, 0, false},
+		{"not cut on that way", syscall.EIO, 1, n, true},
+		{"too long for a packet", syscall.EINVAL, 2, n, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			a := newAssociated(t, Config{}, "")
+			a.sock.SetReadBuffer(4 << 20)
+			sock, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !canSegment(sock) {
+				sock.Close()
+				t.Skip("needs a system that cuts rows of datagrams: Linux 4.18")
+			}
+			a.relay = sock.LocalAddr().(*net.UDPAddr)
+			client := a.sock.LocalAddr().(*net.UDPAddr).AddrPort()
+			near, far := &rowCounter{UDPConn: sock, refuse: row.refuse}, nowSocket{newMemSocket("10.0.0.5:1")}
+			as := &association{srv: newServer(Config{Dialer: newNever()}), near: near, far: far}
+			as.from.Store(&client)
+			for i := range n {
+				far.inbox = append(far.inbox, packet{mustAddrPort("192.0.2.1:53"), fmt.Sprintf("%04d", i)})
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- as.inbound() }()
+			for i := range n {
+				a.expect(to4 + fmt.Sprintf("%04d", i))
+			}
+			far.Close()
+			<-ended
+			near.Close()
+			if near.rows != row.rows || near.alone != row.alone || as.single != row.single {
+				t.Errorf("%d rows and %d datagrams alone, cutting given up %v; want %d, %d, %v", near.rows, near.alone, as.single, row.rows, row.alone, row.single)
+			}
+			if got := as.srv.Stats().InboundDatagrams; got != n {
+				t.Errorf("counted %d datagrams, want %d", got, n)
+			}
+		})
+	}
+}
+
 // Whatever comes in a row arrives as it came: each datagram by itself, whole, in order and
 // by its peer's address.
 func TestAssociateKeepsDatagramsApartInRows(t *testing.T) {

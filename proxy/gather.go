@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -31,6 +30,12 @@ func (rows) Put(b []byte) { rowBuffers.Put((*[rowBuffer]byte)(b)) }
 // nowReader is a socket that can say that nothing more has come.
 type nowReader interface {
 	ReadNowFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
+}
+
+// A rowSocket is a socket near a client of the system's own, which a row can go by as one.
+type rowSocket interface {
+	syscall.Conn
+	WriteMsgUDPAddrPort(b, control []byte, to netip.AddrPort) (n, controlled int, err error)
 }
 
 // A row is datagrams for the client that lie one behind the other, headers included. All
@@ -106,7 +111,7 @@ func (a *association) fromPeers(far nowReader, r *row, n int, peer netip.AddrPor
 
 // sendRow sends a row, if there is one, to the client.
 func (a *association) sendRow(r *row) {
-	b, near := r.buf[r.begin:r.end], a.near.(*net.UDPConn)
+	b, near := r.buf[r.begin:r.end], a.near.(rowSocket)
 	switch {
 	case r.count == 0:
 		return

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"encoding/binary"
-	"net"
 	"syscall"
 	"unsafe"
 )
@@ -15,7 +14,7 @@ const (
 
 // canSegment reports whether the kernel can cut what is sent by a socket. One that cannot
 // would not refuse but send a row as one datagram.
-func canSegment(c *net.UDPConn) (can bool) {
+func canSegment(c syscall.Conn) (can bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return false

@@ -2,10 +2,10 @@
 
 package proxy
 
-import "net"
+import "syscall"
 
 // canSegment says that no kernel is asked to cut here.
-func canSegment(*net.UDPConn) bool { return false }
+func canSegment(syscall.Conn) bool { return false }
 
 type segmentControl struct{}
 
