@@ -132,7 +132,7 @@ func TestAPortThatIsTakenIsAnErrorAndNoneIsOpened(t *testing.T) {
 	free := netip.MustParseAddrPort("127.0.0.1:0")
 	taken := netip.MustParseAddrPort(busy.Addr().String())
 	if _, err := Publish([]Port{{"tcp", free, 80}, {"udp", free, 53}, {"tcp", taken, 81}}, insideHere{}, nil); err == nil ||
-		!strings.Contains(err.Error(), "publish tcp/81") {
+		!strings.Contains(err.Error(), "publish: forward "+taken.String()+" to tcp/81: the port is in use") {
 		t.Errorf("got %v", err)
 	}
 }
