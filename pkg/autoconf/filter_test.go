@@ -8,6 +8,7 @@ import (
 
 	"softether-go/pkg/frame"
 	"softether-go/pkg/frame/frametest"
+	"softether-go/pkg/inet"
 )
 
 // solicit is a question of a neighbour, who says where it is.
@@ -15,8 +16,8 @@ func solicit(from mac, src, target netip.Addr) []byte {
 	b := target.As16()
 	m := append([]byte{neighborSolicitation, 0, 0, 0, 0, 0, 0, 0}, b[:]...)
 	m = append(append(m, 1, 1), from[:]...)
-	group := solicitedNode(target)
-	return icmpFrame(from, groupMAC(group), src, group, m)
+	group := inet.SolicitedNode(target)
+	return icmpFrame(from, inet.GroupMAC(group), src, group, m)
 }
 
 // Until whoever is behind answers for our address, we do: a DHCPv6 server has to find us.

@@ -10,6 +10,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv6"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/inet"
 )
 
 // FuzzAdvert holds what is read from an advertisement to what the rest counts on.
@@ -89,7 +90,7 @@ func FuzzSession(f *testing.F) {
 			input = input[3+n:]
 			s.lead(t, &now, time.Duration(kind>>2)*time.Second)
 			if kind&1 == 0 && n >= icmpLen {
-				_ = in.WriteFrames([][]byte{icmpFrame(routerMAC, groupMAC(allNodes), routerLL, allNodes, body)})
+				_ = in.WriteFrames([][]byte{icmpFrame(routerMAC, inet.GroupMAC(allNodes), routerLL, allNodes, body)})
 			} else if n >= 4 {
 				copy(body[1:4], c.known.lease.xid[:])
 				_ = in.WriteFrames([][]byte{serverFrame(netip.AddrFrom16(own), body)})

@@ -19,6 +19,7 @@ import (
 
 	"softether-go/pkg/frame"
 	"softether-go/pkg/frame/frametest"
+	"softether-go/pkg/inet"
 	"softether-go/pkg/netcfg"
 )
 
@@ -281,11 +282,11 @@ func (n *lan) hears(f []byte) {
 func defense(target netip.Addr) []byte {
 	b := target.As16()
 	m := append([]byte{neighborAdvertisement, 0, 0, 0, 0x20, 0, 0, 0}, b[:]...)
-	return icmpFrame(otherMAC, groupMAC(allNodes), target, allNodes, m)
+	return icmpFrame(otherMAC, inet.GroupMAC(allNodes), target, allNodes, m)
 }
 
 func (r *testRouter) advert() []byte {
-	return icmpFrame(r.mac, groupMAC(allNodes), r.addr, allNodes, advertMessage(r.header, r.options...))
+	return icmpFrame(r.mac, inet.GroupMAC(allNodes), r.addr, allNodes, advertMessage(r.header, r.options...))
 }
 
 func advertMessage(header []byte, options ...[]byte) []byte {

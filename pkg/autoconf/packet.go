@@ -35,19 +35,6 @@ var (
 	allServers  = netip.MustParseAddr("ff02::1:2") // DHCPv6's servers and relays on the link
 )
 
-// groupMAC is where a multicast address is on Ethernet (RFC 2464 section 7).
-func groupMAC(group netip.Addr) mac {
-	b := group.As16()
-	return mac{0x33, 0x33, b[12], b[13], b[14], b[15]}
-}
-
-// solicitedNode is the group that hears questions about addr (RFC 4291 section 2.7.1).
-func solicitedNode(addr netip.Addr) netip.Addr {
-	a, b := addr.As16(), [16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff}
-	copy(b[13:], a[13:])
-	return netip.AddrFrom16(b)
-}
-
 // A packet is an IPv6 packet in a frame.
 type packet struct {
 	srcMAC   mac
@@ -59,18 +46,14 @@ type packet struct {
 
 // parse returns the IPv6 packet in f, which may be anything. What follows it is padding.
 func parse(f []byte) (p packet, ok bool) {
-	if len(f) < frame.HeaderLen+ipLen || frame.EtherType(f) != frame.TypeIPv6 {
+	if len(f) < frame.HeaderLen || frame.EtherType(f) != frame.TypeIPv6 {
 		return p, false
 	}
-	ip := frame.Payload(f)
-	n := int(binary.BigEndian.Uint16(ip[4:]))
-	if ip[0]>>4 != 6 || n > len(ip)-ipLen {
+	ip, ok := inet.ParseIPv6(frame.Payload(f))
+	if !ok {
 		return p, false
 	}
-	return packet{
-		srcMAC: mac(frame.Src(f)), src: netip.AddrFrom16([16]byte(ip[8:24])), dst: netip.AddrFrom16([16]byte(ip[24:40])),
-		next: ip[6], hops: ip[7], payload: ip[ipLen : ipLen+n],
-	}, true
+	return packet{srcMAC: mac(frame.Src(f)), src: ip.Src(), dst: ip.Dst(), next: ip.Next(), hops: ip.Hops(), payload: ip.Payload()}, true
 }
 
 // ndp returns the body of a neighbour discovery message, after its checksum. It is false
@@ -107,16 +90,14 @@ func (p packet) addresses() (b [32]byte) {
 
 // encode returns p as a frame to a station. at is where in the payload the checksum goes.
 func (p packet) encode(to mac, at int) []byte {
-	f := make([]byte, frame.HeaderLen+ipLen, frame.HeaderLen+ipLen+len(p.payload))
+	f := make([]byte, frame.HeaderLen+ipLen+len(p.payload))
 	frame.PutHeader(f, to[:], p.srcMAC[:], frame.TypeIPv6)
-	ip, addresses := frame.Payload(f), p.addresses()
-	ip[0] = 6 << 4
-	binary.BigEndian.PutUint16(ip[4:], uint16(len(p.payload)))
-	ip[6], ip[7] = p.next, p.hops
-	copy(ip[8:], addresses[:])
-	f = append(f, p.payload...)
-	sum := inet.Pseudo(addresses[:], p.next, len(p.payload)) + inet.Sum(p.payload)
-	binary.BigEndian.PutUint16(f[frame.HeaderLen+ipLen+at:], inet.TransportChecksum(sum))
+	ip := inet.IPv6(frame.Payload(f))
+	inet.PutIPv6(ip, p.next, p.hops, p.src.As16(), p.dst.As16())
+	body := ip.Payload()
+	copy(body, p.payload)
+	sum := inet.Pseudo(ip.Addresses(), p.next, len(body)) + inet.Sum(body)
+	binary.BigEndian.PutUint16(body[at:], inet.TransportChecksum(sum))
 	return f
 }
 
@@ -133,15 +114,15 @@ func solicitRouters(from mac, src netip.Addr) []byte {
 		m = append(m, 1, 1)
 		m = append(m, from[:]...)
 	}
-	return icmpFrame(from, groupMAC(allRouters), src, allRouters, m)
+	return icmpFrame(from, inet.GroupMAC(allRouters), src, allRouters, m)
 }
 
 // probe asks whether anybody has addr, without claiming an address of its own (RFC 4862
 // section 5.4.2).
 func probe(from mac, addr netip.Addr) []byte {
-	target, group := addr.As16(), solicitedNode(addr)
+	target, group := addr.As16(), inet.SolicitedNode(addr)
 	m := append([]byte{neighborSolicitation, 0, 0, 0, 0, 0, 0, 0}, target[:]...)
-	return icmpFrame(from, groupMAC(group), unspecified, group, m)
+	return icmpFrame(from, inet.GroupMAC(group), unspecified, group, m)
 }
 
 // advertise tells to whom it asked that addr is ours.
@@ -161,5 +142,5 @@ func toServers(from mac, src netip.Addr, message []byte) []byte {
 	binary.BigEndian.PutUint16(udp[2:], serverPort)
 	binary.BigEndian.PutUint16(udp[4:], uint16(udpLen+len(message)))
 	p := packet{srcMAC: from, src: src, dst: allServers, next: protoUDP, hops: 64, payload: append(udp, message...)}
-	return p.encode(groupMAC(allServers), 6)
+	return p.encode(inet.GroupMAC(allServers), 6)
 }

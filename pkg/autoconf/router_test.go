@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"softether-go/pkg/inet"
 )
 
 const onePrefix = "fe80::*, 2001:db8:1::*, gw fe80::1, route 2001:db8:1::/64"
@@ -271,14 +273,14 @@ func TestHostileRouters(t *testing.T) {
 	for name, f := range map[string][]byte{
 		"from beyond the link":        edit(func(b []byte) { b[14+7] = 254 }),
 		"with a wrong checksum":       edit(func(b []byte) { b[14+40+2]++ }),
-		"from an address of no link":  icmpFrame(routerMAC, groupMAC(allNodes), netip.MustParseAddr("2001:db8::1"), allNodes, advertMessage(routerHeader(time.Hour, ""))),
+		"from an address of no link":  icmpFrame(routerMAC, inet.GroupMAC(allNodes), netip.MustParseAddr("2001:db8::1"), allNodes, advertMessage(routerHeader(time.Hour, ""))),
 		"that says less than it says": edit(func(b []byte) { b[14+5]++ }),
-		"of a code that is none":      icmpFrame(routerMAC, groupMAC(allNodes), routerLL, allNodes, append([]byte{134, 1, 0, 0}, routerHeader(time.Hour, "")...)),
-		"cut":                         icmpFrame(routerMAC, groupMAC(allNodes), routerLL, allNodes, advertMessage(routerHeader(time.Hour, ""))[:15]),
-		"with an option without end":  icmpFrame(routerMAC, groupMAC(allNodes), routerLL, allNodes, advertMessage(routerHeader(time.Hour, ""), []byte{3, 5, 0, 0, 0, 0, 0, 0})),
-		"with an option of no length": icmpFrame(routerMAC, groupMAC(allNodes), routerLL, allNodes, advertMessage(routerHeader(time.Hour, ""), []byte{3, 0, 0, 0, 0, 0, 0, 0})),
-		"that is us":                  icmpFrame(ourMAC, groupMAC(allNodes), routerLL, allNodes, advertMessage(routerHeader(time.Hour, ""))),
-		"from a group":                icmpFrame(mac{1, 2, 3, 4, 5, 6}, groupMAC(allNodes), routerLL, allNodes, advertMessage(routerHeader(time.Hour, ""))),
+		"of a code that is none":      icmpFrame(routerMAC, inet.GroupMAC(allNodes), routerLL, allNodes, append([]byte{134, 1, 0, 0}, routerHeader(time.Hour, "")...)),
+		"cut":                         icmpFrame(routerMAC, inet.GroupMAC(allNodes), routerLL, allNodes, advertMessage(routerHeader(time.Hour, ""))[:15]),
+		"with an option without end":  icmpFrame(routerMAC, inet.GroupMAC(allNodes), routerLL, allNodes, advertMessage(routerHeader(time.Hour, ""), []byte{3, 5, 0, 0, 0, 0, 0, 0})),
+		"with an option of no length": icmpFrame(routerMAC, inet.GroupMAC(allNodes), routerLL, allNodes, advertMessage(routerHeader(time.Hour, ""), []byte{3, 0, 0, 0, 0, 0, 0, 0})),
+		"that is us":                  icmpFrame(ourMAC, inet.GroupMAC(allNodes), routerLL, allNodes, advertMessage(routerHeader(time.Hour, ""))),
+		"from a group":                icmpFrame(mac{1, 2, 3, 4, 5, 6}, inet.GroupMAC(allNodes), routerLL, allNodes, advertMessage(routerHeader(time.Hour, ""))),
 	} {
 		t.Run(name, func(t *testing.T) {
 			run(t, nil, nil, func(t *testing.T, n *lan) {
@@ -323,7 +325,7 @@ func TestManyOfEverythingAreBounded(t *testing.T) {
 				options = append(options, prefixOption(p, time.Hour, time.Hour), routeOption(p, time.Hour), dnsOption(time.Hour, netip.AddrFrom16(b).String()),
 					searchOption(time.Hour, string(rune('a'+j))+strings.Repeat("x", i%60)))
 			}
-			n.hears(icmpFrame(otherMAC, groupMAC(allNodes), from, allNodes, advertMessage(routerHeader(time.Hour, ""), options...)))
+			n.hears(icmpFrame(otherMAC, inet.GroupMAC(allNodes), from, allNodes, advertMessage(routerHeader(time.Hour, ""), options...)))
 			time.Sleep(latency)
 		}
 		time.Sleep(2 * time.Second)

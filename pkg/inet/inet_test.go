@@ -92,6 +92,37 @@ func TestTransportChecksumIsNeverZero(t *testing.T) {
 	}
 }
 
+func TestIPv6OnTheWire(t *testing.T) {
+	src, dst := netip.MustParseAddr("fe80::1"), netip.MustParseAddr("ff02::1:ff00:2")
+	want := unhex(t, "60000000"+"0003"+"3a"+"ff"+"fe80000000000000"+"0000000000000001"+"ff02000000000000"+"00000001ff000002"+"010203")
+	got := bytes.Repeat([]byte{0xee}, len(want))
+	copy(got[IPv6Len:], want[IPv6Len:])
+	PutIPv6(got, ProtoICMPv6, 255, src.As16(), dst.As16())
+	if !bytes.Equal(got, want) {
+		t.Errorf("built\n got %x\nwant %x", got, want)
+	}
+	p, ok := ParseIPv6(append(want, 0))
+	if !ok || p.Next() != ProtoICMPv6 || p.Hops() != 255 || p.Src() != src || p.Dst() != dst || !bytes.Equal(p.Payload(), []byte{1, 2, 3}) {
+		t.Errorf("parsed %v %x", ok, p)
+	}
+	want4 := append([]byte{0x45}, want[1:]...)
+	for name, b := range map[string][]byte{"a short header": want[:IPv6Len-1], "version 4": want4, "a packet that is cut off": want[:len(want)-1]} {
+		if _, ok := ParseIPv6(b); ok {
+			t.Errorf("parsed %s", name)
+		}
+	}
+}
+
+func TestGroupsOfAnAddress(t *testing.T) {
+	group := SolicitedNode(netip.MustParseAddr("2001:db8::aa:bbcc:ddee"))
+	if want := netip.MustParseAddr("ff02::1:ffcc:ddee"); group != want {
+		t.Errorf("asked at %v, want %v", group, want)
+	}
+	if got, want := GroupMAC(group), [6]byte{0x33, 0x33, 0xff, 0xcc, 0xdd, 0xee}; got != want {
+		t.Errorf("on Ethernet at %x, want %x", got, want)
+	}
+}
+
 func TestARPOnTheWire(t *testing.T) {
 	want := unhex(t, "0001"+"0800"+"0604"+"0002"+"5e0000000001"+"0a000001"+"5e0000000002"+"0a000032")
 	a := ARP{
@@ -122,12 +153,16 @@ func FuzzParse(f *testing.F) {
 	f.Add(unhex(f, known))
 	f.Add(unhex(f, "0001"+"0800"+"0604"+"0001"+"5e0000000001"+"0a000001"+"000000000000"+"0a000032"))
 	f.Add([]byte{0x4f})
+	f.Add(append([]byte{0x60, 5: 1, IPv6Len - 1: 1}, 1))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		if a, ok := ParseARP(in); ok {
 			out := make([]byte, ARPLen)
 			if a.Put(out); !bytes.Equal(out, in[:ARPLen]) {
 				t.Errorf("ARP %x came back as %x", in[:ARPLen], out)
 			}
+		}
+		if p, ok := ParseIPv6(in); ok && (len(p.Payload()) > len(in)-IPv6Len || len(p.Addresses()) != 32 || !p.Src().Is6() || !p.Dst().Is6()) {
+			t.Errorf("a packet of %d of %d bytes", len(p), len(in))
 		}
 		p, ok := ParseIPv4(bytes.Clone(in))
 		if !ok {
