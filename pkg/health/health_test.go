@@ -21,6 +21,7 @@ import (
 
 	"softether-go/pkg/frame"
 	"softether-go/pkg/frame/frametest"
+	"softether-go/pkg/inet"
 	"softether-go/pkg/leaktest"
 	"softether-go/pkg/netcfg"
 )
@@ -108,7 +109,7 @@ func (s *site) answer(f []byte) []byte {
 		p[7] = 2
 		return frametest.Frame(ownMAC, gatewayMAC, frame.TypeARP, p)
 	case frame.TypeIPv4:
-		if checksum(p[:20]) != 0 {
+		if inet.Checksum(p[:20]) != 0 {
 			return nil
 		}
 		src, dst := bytes.Clone(p[12:16]), bytes.Clone(p[16:20])
@@ -116,12 +117,12 @@ func (s *site) answer(f []byte) []byte {
 		copy(p[16:], src)
 		switch body := p[20:]; p[9] {
 		case icmp.proto:
-			if checksum(body) != 0 {
+			if inet.Checksum(body) != 0 {
 				return nil
 			}
 			body[0] = 0
-		case protoUDP:
-			if checksum(p[12:20], []byte{0, protoUDP, body[4], body[5]}, body) != 0 {
+		case inet.ProtoUDP:
+			if !inet.Summed(body, p[12:20], inet.ProtoUDP) {
 				return nil
 			}
 			copy(body[2:], body[:2])
@@ -376,9 +377,9 @@ func FuzzInbound(f *testing.F) {
 	query, _ := dnsQuery(7, "files.corp")
 	f.Add(m.arpRequest(own, gateway))
 	f.Add(m.packet(gateway, own, mac(ownMAC), icmp.proto, icmp.echoRequest(gateway, own, 7)))
-	f.Add(m.packet(gateway, own, mac(ownMAC), protoUDP, datagram(gateway, own, 53, query)))
+	f.Add(m.packet(gateway, own, mac(ownMAC), inet.ProtoUDP, datagram(gateway, own, 53, query)))
 	f.Add(m.packet(router6, link6, mac(ownMAC), icmp6.proto, icmp6.echoRequest(router6, link6, 7)))
-	f.Add(m.packet(router6, link6, mac(ownMAC), protoUDP, datagram(router6, link6, 53, query)))
+	f.Add(m.packet(router6, link6, mac(ownMAC), inet.ProtoUDP, datagram(router6, link6, 53, query)))
 	ask := m.solicitation(link6, router6)
 	f.Add(ask)
 	f.Add((&site{}).answer6(ask, bytes.Clone(frame.Payload(ask))))
@@ -394,7 +395,7 @@ func FuzzInbound(f *testing.F) {
 		if ok && proto == icmp.proto {
 			icmp.isEchoReply(p, 7)
 		}
-		if ok && proto == protoUDP && len(p) >= 8 {
+		if ok && proto == inet.ProtoUDP && len(p) >= 8 {
 			dnsAnswer(p[8:], 7)
 		}
 	})

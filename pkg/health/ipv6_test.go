@@ -10,6 +10,7 @@ import (
 
 	"softether-go/pkg/frame"
 	"softether-go/pkg/frame/frametest"
+	"softether-go/pkg/inet"
 	"softether-go/pkg/netcfg"
 )
 
@@ -27,9 +28,8 @@ var (
 
 // answer6 answers for the router, which is all others too. p is the packet, a copy.
 func (s *site) answer6(f, p []byte) []byte {
-	pseudo := append(append(bytes.Clone(p[8:40]), 0, p[6]), p[4:6]...)
 	body := p[40:]
-	if checksum(pseudo, body) != 0 {
+	if int(binary.BigEndian.Uint16(p[4:])) != len(body) || !inet.Summed(body, p[8:40], p[6]) {
 		return nil
 	}
 	src, dst := bytes.Clone(p[8:24]), bytes.Clone(p[24:40])
@@ -52,7 +52,7 @@ func (s *site) answer6(f, p []byte) []byte {
 		return nil
 	case p[6] == icmp6.proto && body[0] == icmp6.request:
 		body[0] = icmp6.reply
-	case p[6] == protoUDP:
+	case p[6] == inet.ProtoUDP:
 		copy(body[2:], body[:2])
 		binary.BigEndian.PutUint16(body, 53)
 		body[10] |= 0x80

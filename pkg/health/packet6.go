@@ -5,11 +5,10 @@ import (
 	"net/netip"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/inet"
 )
 
 const (
-	ipv6Len = 40 // of a header without extensions
-
 	neighborSolicitation  = 135
 	neighborAdvertisement = 136
 	sourceStation         = 1 // options of these
@@ -22,40 +21,35 @@ const (
 
 // packet6 is a frame with an IPv6 packet (RFC 8200).
 func (m *Monitor) packet6(src, dst netip.Addr, hop mac, proto byte, payload []byte) []byte {
-	f := make([]byte, frame.HeaderLen+ipv6Len, frame.HeaderLen+ipv6Len+len(payload))
+	f := make([]byte, frame.HeaderLen+inet.IPv6Len+len(payload))
 	frame.PutHeader(f, hop[:], m.cfg.MAC, frame.TypeIPv6)
-	p := frame.Payload(f)
-	p[0], p[6], p[7] = 0x60, proto, linkHops
-	binary.BigEndian.PutUint16(p[4:], uint16(len(payload)))
-	from, to := src.As16(), dst.As16()
-	copy(p[8:], from[:])
-	copy(p[24:], to[:])
-	return append(f, payload...)
+	p := inet.IPv6(frame.Payload(f))
+	inet.PutIPv6(p, proto, linkHops, src.As16(), dst.As16())
+	copy(p.Payload(), payload)
+	return f
 }
 
 // ipv6 takes a whole packet without extension headers apart.
 func ipv6(f []byte) (src netip.Addr, proto, hops byte, payload []byte, ok bool) {
-	p := frame.Payload(f)
-	if frame.EtherType(f) != frame.TypeIPv6 || len(p) < ipv6Len || p[0]>>4 != 6 {
+	if frame.EtherType(f) != frame.TypeIPv6 {
 		return src, 0, 0, nil, false
 	}
-	total := ipv6Len + int(binary.BigEndian.Uint16(p[4:]))
-	if total > len(p) {
+	p, ok := inet.ParseIPv6(frame.Payload(f))
+	if !ok {
 		return src, 0, 0, nil, false
 	}
-	return netip.AddrFrom16([16]byte(p[8:24])), p[6], p[7], p[ipv6Len:total], true
+	return p.Src(), p.Next(), p.Hops(), p.Payload(), true
 }
 
 // solicitation asks who has an address (RFC 4861, 4.3).
 func (m *Monitor) solicitation(own, addr netip.Addr) []byte {
 	b := addr.As16()
-	group := [16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]} // RFC 4291, 2.7.1
-	station := mac{0x33, 0x33, 0xff, b[13], b[14], b[15]}                                 // RFC 2464, 7
-	dst := netip.AddrFrom16(group)
+	dst := inet.SolicitedNode(addr)
 	p := append([]byte{neighborSolicitation, 0, 0, 0, 0, 0, 0, 0}, b[:]...)
 	p = append(append(p, sourceStation, 1), m.cfg.MAC...)
-	binary.BigEndian.PutUint16(p[2:], checksum(pseudoHeader(own, dst, icmp6.proto, len(p)), p))
-	return m.packet6(own, dst, station, icmp6.proto, p)
+	sum := inet.Pseudo(addresses(own, dst), icmp6.proto, len(p)) + inet.Sum(p)
+	binary.BigEndian.PutUint16(p[2:], inet.TransportChecksum(sum))
+	return m.packet6(own, dst, inet.GroupMAC(dst), icmp6.proto, p)
 }
 
 // advertisement takes the station and its address from an answer (RFC 4861, 4.4).

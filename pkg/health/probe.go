@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/inet"
 	"softether-go/pkg/netcfg"
 )
 
@@ -199,10 +200,10 @@ func (m *Monitor) askName(ctx context.Context, c netcfg.Config, server netip.Add
 		return err
 	}
 	from := source(c, server)
-	f := m.packet(from, server, hop, protoUDP, datagram(from, server, port, query))
+	f := m.packet(from, server, hop, inet.ProtoUDP, datagram(from, server, port, query))
 	_, err = m.send(ctx, f, &question{take: true, match: func(f []byte) (mac, bool, error) {
 		src, proto, p, ok := ip(f)
-		if !ok || src != server || proto != protoUDP || len(p) < 8 ||
+		if !ok || src != server || proto != inet.ProtoUDP || len(p) < 8 ||
 			binary.BigEndian.Uint16(p) != 53 || binary.BigEndian.Uint16(p[2:]) != port {
 			return hop, false, nil
 		}
