@@ -2,6 +2,8 @@ package ping
 
 import (
 	"encoding/binary"
+
+	"softether-go/pkg/inet"
 )
 
 // Types and codes of ICMP (RFC 792, RFC 1812) and ICMPv6 (RFC 4443).
@@ -27,24 +29,9 @@ func appendEcho(b []byte, v6 bool, id, seq uint16, payload int) []byte {
 		b = append(b, byte(i))
 	}
 	if !v6 {
-		binary.BigEndian.PutUint16(b[start+2:], checksum(b[start:]))
+		binary.BigEndian.PutUint16(b[start+2:], inet.Checksum(b[start:]))
 	}
 	return b
-}
-
-// checksum is the Internet's (RFC 1071).
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for ; len(b) > 1; b = b[2:] {
-		sum += uint32(binary.BigEndian.Uint16(b))
-	}
-	if len(b) > 0 {
-		sum += uint32(b[0]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }
 
 // A notice is what a message says about a request.

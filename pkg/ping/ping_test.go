@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"softether-go/pkg/inet"
 )
 
 var (
@@ -216,7 +218,7 @@ func TestTraceEndsWhereItIsRefused(t *testing.T) {
 func TestErrorsSayWhatTheyAreAbout(t *testing.T) {
 	v4 := appendEcho(nil, false, 0x1234, 7, 3)
 	v6 := appendEcho(nil, true, 0x1234, 7, 3)
-	if checksum(v4) != 0 {
+	if inet.Checksum(v4) != 0 {
 		t.Errorf("the checksum of % x is wrong", v4)
 	}
 	about6 := func(kind, code byte, rest uint32) []byte {

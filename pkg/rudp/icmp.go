@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+
+	"softether-go/pkg/inet"
 )
 
 // The types of messages. (RFC 792)
@@ -53,23 +55,8 @@ func (c *ICMP) message(dst []byte, kind byte, b []byte) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, c.number)
 	sum := sha1.Sum(b)
 	dst = append(append(dst, sum[:]...), b...)
-	binary.BigEndian.PutUint16(dst[at+2:], checksum(dst[at:]))
+	binary.BigEndian.PutUint16(dst[at+2:], inet.Checksum(dst[at:]))
 	return dst
-}
-
-// checksum is the Internet's. (RFC 1071)
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for ; len(b) >= 2; b = b[2:] {
-		sum += uint32(binary.BigEndian.Uint16(b))
-	}
-	if len(b) == 1 {
-		sum += uint32(b[0]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }
 
 // unwrap takes messages with their IP header, as raw sockets yield them.

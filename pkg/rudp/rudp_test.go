@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"softether-go/pkg/inet"
 	"softether-go/pkg/leaktest"
 	"softether-go/pkg/rc4"
 	"softether-go/pkg/wire"
@@ -507,7 +508,7 @@ func TestCarriersHaveTheirHeads(t *testing.T) {
 			t.Errorf("%x was taken for an answer", foreign)
 		}
 	}
-	if b := c.message(nil, echo, []byte("odd")); checksum(b) != 0 {
+	if b := c.message(nil, echo, []byte("odd")); inet.Checksum(b) != 0 {
 		t.Errorf("the checksum of %x is wrong", b)
 	}
 	answer[2] = 0x81

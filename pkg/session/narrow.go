@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/inet"
 )
 
 // A session that moves to UDP has connections inside from before, whose segments are too
@@ -29,7 +30,7 @@ type notice struct {
 }
 
 const (
-	ipv4Len   = 20
+	ipv4Len   = inet.IPv4Len
 	quoteLen  = ipv4Len + 8 // what a message of ICMP quotes (RFC 792)
 	noticeLen = frame.HeaderLen + quoteLen
 	icmpLen   = 8
@@ -113,27 +114,11 @@ func tooBig(head [noticeLen]byte, mtu int) []byte {
 	frame.PutHeader(f, frame.Src(head[:]), frame.Dst(head[:]), frame.TypeIPv4)
 	was := frame.Payload(head[:])
 	ip := frame.Payload(f)
-	ip[0], ip[8], ip[9] = 0x45, 64, protoICMP
-	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
-	copy(ip[12:16], was[16:20])
-	copy(ip[16:20], was[12:16])
-	binary.BigEndian.PutUint16(ip[10:], checksum(ip[:ipv4Len]))
+	inet.PutIPv4(ip, protoICMP, [4]byte(was[16:]), [4]byte(was[12:]))
 	icmp := ip[ipv4Len:]
 	icmp[0], icmp[1] = 3, 4
 	binary.BigEndian.PutUint16(icmp[6:], uint16(mtu))
 	copy(icmp[icmpLen:], was)
-	binary.BigEndian.PutUint16(icmp[2:], checksum(icmp))
+	binary.BigEndian.PutUint16(icmp[2:], inet.Checksum(icmp))
 	return f
-}
-
-// checksum is the Internet's (RFC 1071) of an even number of bytes.
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for i := 0; i < len(b); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }

@@ -10,6 +10,7 @@ import (
 
 	"softether-go/pkg/frame"
 	"softether-go/pkg/frame/frametest"
+	"softether-go/pkg/inet"
 )
 
 // segment is a frame with a TCP segment of n bytes of IP.
@@ -44,7 +45,7 @@ func TestSendersOfLongSegmentsAreTold(t *testing.T) {
 		}
 		ip := frame.Payload(got)
 		icmp := ip[20:]
-		if checksum(ip[:20]) != 0 || checksum(icmp) != 0 {
+		if inet.Checksum(ip[:20]) != 0 || inet.Checksum(icmp) != 0 {
 			t.Error("a checksum is wrong")
 		}
 		if string(ip[12:20]) != string([]byte{10, 0, 0, 2, 10, 0, 0, 1}) || icmp[0] != 3 || icmp[1] != 4 || binary.BigEndian.Uint16(icmp[6:]) != 1361 {
