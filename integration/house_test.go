@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"softether-go/pkg/config"
 )
@@ -157,6 +158,33 @@ func TestImportsPointOneWay(t *testing.T) {
 	for room := range rooms {
 		if !seen[room] {
 			t.Errorf("%s is on the map but not in the tree", room)
+		}
+	}
+}
+
+// The map for people says what the one above says, of each room and what is within it.
+func TestTheMapNamesWhatIsImported(t *testing.T) {
+	b, err := os.ReadFile("../CONTRIBUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z0-9/-]+)` \\|.*\\| (.*) \\|$").FindAllStringSubmatch(string(b), -1) {
+		rows[m[1]] = m[2]
+	}
+	for room, imports := range rooms {
+		row, listed := rows[room]
+		if _, within := rows[filepath.Dir(room)]; !listed && !within {
+			t.Errorf("%s is not in CONTRIBUTING.md's map", room)
+		}
+		if !listed || strings.HasPrefix(row, "everything") {
+			continue
+		}
+		words := strings.FieldsFunc(row, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+		for _, imp := range imports {
+			if !strings.HasPrefix(imp, room+"/") && !slices.Contains(words, filepath.Base(imp)) {
+				t.Errorf("%s may import %s, but its row in CONTRIBUTING.md's map says %q", room, imp, row)
+			}
 		}
 	}
 }
