@@ -20,8 +20,7 @@
 // to a target that is an address by an ICMP echo; or to the name servers, with a question
 // for a target that is a name, to which every answer is a good one that was not made in
 // despair (SERVFAIL, REFUSED). Without an address there is nothing to ask and nobody to be
-// asked by; then a session is enough. So it is on a TAP that has IPv6 alone, which the
-// kernel configures and does not tell.
+// asked by; then a session is enough.
 //
 // # What is told
 //
