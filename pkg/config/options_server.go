@@ -17,7 +17,7 @@ var connectionOptions = []option{
 		one(parseName, func(d *draft) *string { return &d.Server.Hub })},
 	{connection, "mode", "MODE", "auto",
 		"netstack: proxies on a network stack of our own, without privileges; tap: a network interface of " +
-			"this machine, which takes root or CAP_NET_ADMIN; auto: netstack if a proxy is asked for, else tap",
+			"this machine, which takes root or CAP_NET_ADMIN; auto: netstack if a proxy or a forward is asked for, else tap",
 		one(parseMode, func(d *draft) *Mode { return &d.Mode })},
 	{connection, "config", "FILE", "",
 		"read settings from FILE, a NAME VALUE per line, flags' names without the dash",
