@@ -30,16 +30,6 @@ type Hop struct {
 	Answers []Answer // as they came; fewer than three if some did not
 }
 
-// Reached reports whether the way ends here.
-func (h Hop) Reached() bool {
-	for _, a := range h.Answers {
-		if a.Error.Kind != Expired {
-			return true
-		}
-	}
-	return false
-}
-
 // Trace reports the hops on the way, one after the other, on the caller's goroutine. It
 // ends where the way does, and says whether that is the host itself.
 func Trace(ctx context.Context, conn Conn, cfg TraceConfig, report func(Hop)) (arrived bool, err error) {
