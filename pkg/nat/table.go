@@ -3,10 +3,12 @@ package nat
 import (
 	"math/rand/v2"
 	"time"
+
+	"softether-go/pkg/inet"
 )
 
 const (
-	protoICMP, protoTCP, protoUDP = 1, 6, 17
+	protoICMP, protoTCP, protoUDP = inet.ProtoICMP, inet.ProtoTCP, inet.ProtoUDP
 
 	// maxMappings bounds the table: 16384 of some 200 bytes are 3 MiB, and a quarter of
 	// the ports there are.

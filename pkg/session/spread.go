@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"softether-go/pkg/frame"
+	"softether-go/pkg/inet"
 	"softether-go/pkg/wire"
 )
 
@@ -127,9 +128,9 @@ func (d *spreader) recycle(p *shares) {
 }
 
 const (
-	protoICMP = 1
-	protoTCP  = 6
-	protoUDP  = 17
+	protoICMP = inet.ProtoICMP
+	protoTCP  = inet.ProtoTCP
+	protoUDP  = inet.ProtoUDP
 )
 
 // isUrgent reports whether f is of those that the reference implementation lets pass
