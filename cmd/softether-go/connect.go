@@ -52,7 +52,15 @@ func halveThreads() {
 }
 
 func loadConfig(args []string, t terminal) (config.Config, error) {
-	src := config.Source{}
+	return loadFrom(config.Source{}, args, t)
+}
+
+// loadTool is loadConfig for a command that uses the VPN itself.
+func loadTool(args []string, t terminal) (config.Config, error) {
+	return loadFrom(config.Source{Tool: true}, args, t)
+}
+
+func loadFrom(src config.Source, args []string, t terminal) (config.Config, error) {
 	if term.IsTerminal(int(t.in.Fd())) {
 		src.Prompt = t.askPassword
 	}

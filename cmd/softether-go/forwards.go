@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"time"
 
@@ -91,20 +89,11 @@ func (n nameServers) NameServers() (servers, own []netip.Addr) {
 
 // serve serves all until ctx ends, or one fails.
 func (all forwards) serve(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+	serve := make([]func(context.Context) error, 0, len(all))
 	for _, f := range all {
-		g.Go(func() error {
-			if err := f.Serve(ctx); !errors.Is(err, net.ErrClosed) {
-				return err
-			}
-			return nil // shutdown's doing
-		})
+		serve = append(serve, f.Serve)
 	}
-	g.Go(func() error { // so that shutdown alone does not end us before the client
-		<-ctx.Done()
-		return ctx.Err()
-	})
-	return g.Wait()
+	return serveAll(ctx, serve)
 }
 
 // shutdown takes no more clients and ends those there are, after a while.

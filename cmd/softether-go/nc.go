@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/term"
 
-	"softether-go/pkg/config"
 	"softether-go/pkg/vpn"
 )
 
@@ -82,19 +81,6 @@ func awaitIPv6(ctx context.Context, tunnel *vpn.Tunnel) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	_ = tunnel.AwaitIPv6(ctx)
-}
-
-// loadTool is loadConfig for a command that uses the VPN itself.
-func loadTool(args []string, t terminal) (config.Config, error) {
-	src := config.Source{Tool: true}
-	if term.IsTerminal(int(t.in.Fd())) {
-		src.Prompt = t.askPassword
-	}
-	cfg, err := config.Load(args, src)
-	if err == nil && src.Prompt != nil {
-		err = t.askPassphrase(&cfg)
-	}
-	return cfg, badConfig(err)
 }
 
 // lastWords is how long the peer's direction may go on when ours has failed.

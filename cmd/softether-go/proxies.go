@@ -130,9 +130,9 @@ func (p *proxies) urls() (urls []string) {
 
 // serve serves on all listeners until ctx ends, one fails, or shutdown.
 func (p *proxies) serve(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+	all := make([]func(context.Context) error, 0, len(p.servers))
 	for _, s := range p.servers {
-		g.Go(func() error {
+		all = append(all, func(ctx context.Context) error {
 			if s.woke && p.up != nil {
 				select {
 				case <-p.up:
@@ -140,7 +140,18 @@ func (p *proxies) serve(ctx context.Context) error {
 					return ctx.Err()
 				}
 			}
-			if err := s.server.Serve(ctx, s.ln); !errors.Is(err, net.ErrClosed) {
+			return s.server.Serve(ctx, s.ln)
+		})
+	}
+	return serveAll(ctx, all)
+}
+
+// serveAll runs all until ctx ends or one fails; net.ErrClosed is how one ends at its shutdown.
+func serveAll(ctx context.Context, all []func(context.Context) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, serve := range all {
+		g.Go(func() error {
+			if err := serve(ctx); !errors.Is(err, net.ErrClosed) {
 				return err
 			}
 			return nil // shutdown's doing
