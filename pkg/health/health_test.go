@@ -137,6 +137,19 @@ func (s *site) answer(f []byte) []byte {
 	return nil
 }
 
+// targetOf is a target as people write it; nothing is the gateway.
+func targetOf(t *testing.T, s string) (target Target) {
+	t.Helper()
+	if s == "" {
+		return target
+	}
+	target, err := ParseTarget(s)
+	if err != nil || target.String() != s {
+		t.Fatal(target, err)
+	}
+	return target
+}
+
 func TestReadyAsksThroughTheTunnel(t *testing.T) {
 	for _, row := range []struct {
 		name   string
@@ -150,14 +163,7 @@ func TestReadyAsksThroughTheTunnel(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var target Target
-				if row.target != "" {
-					var err error
-					if target, err = ParseTarget(row.target); err != nil || target.String() != row.target {
-						t.Fatal(target, err)
-					}
-				}
-				s := newSite(t, target)
+				s := newSite(t, targetOf(t, row.target))
 				said, err := s.m.Ready(t.Context())
 				if err != nil || !strings.HasPrefix(said, row.said) {
 					t.Fatalf("got %q, %v, want %q", said, err, row.said)
@@ -199,11 +205,7 @@ func TestReadySaysWhyNot(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var target Target
-				if row.target != "" {
-					target, _ = ParseTarget(row.target)
-				}
-				s := newSite(t, target)
+				s := newSite(t, targetOf(t, row.target))
 				row.change(s)
 				if said, err := s.m.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), row.want) {
 					t.Errorf("got %q, %v, want %q", said, err, row.want)

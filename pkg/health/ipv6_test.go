@@ -86,14 +86,7 @@ func TestReadyAsksByIPv6WhereThereIsNoIPv4(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var target Target
-				if row.target != "" {
-					var err error
-					if target, err = ParseTarget(row.target); err != nil || target.String() != row.target {
-						t.Fatal(target, err)
-					}
-				}
-				s := newSiteAt(t, target, row.config)
+				s := newSiteAt(t, targetOf(t, row.target), row.config)
 				if said, err := s.m.Ready(t.Context()); err != nil || !strings.HasPrefix(said, row.said) || s.asked != row.asked {
 					t.Errorf("got %q, %v after %d questions, want %q after %d", said, err, s.asked, row.said, row.asked)
 				}
@@ -122,11 +115,7 @@ func TestReadySaysWhyNotByIPv6(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var target Target
-				if row.target != "" {
-					target, _ = ParseTarget(row.target)
-				}
-				s := newSiteAt(t, target, row.config)
+				s := newSiteAt(t, targetOf(t, row.target), row.config)
 				row.change(s)
 				if said, err := s.m.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), row.want) {
 					t.Errorf("got %q, %v, want %q", said, err, row.want)
