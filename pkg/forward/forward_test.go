@@ -200,15 +200,22 @@ func echo(t *testing.T, c net.Conn, word string) {
 	}
 }
 
-func TestShutdownLetsClientsFinish(t *testing.T) {
+// withClient is a forward to a server that echoes, with one client.
+func withClient(t *testing.T) (*Forward, net.Conn) {
+	t.Helper()
 	target := tcpServer(t, loopback(t), func(c net.Conn) { io.Copy(c, c) })
 	f := open(t, Config{Network: "tcp", From: Host{}, Listen: "127.0.0.1:0", To: Host{}, Target: target})
 	c, err := net.Dial("tcp", f.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(func() { c.Close() })
 	echo(t, c, "before")
+	return f, c
+}
+
+func TestShutdownLetsClientsFinish(t *testing.T) {
+	f, c := withClient(t)
 	down := make(chan error, 1)
 	go func() { down <- f.Shutdown(t.Context()) }()
 	<-f.stopped
@@ -223,14 +230,7 @@ func TestShutdownLetsClientsFinish(t *testing.T) {
 }
 
 func TestShutdownCutsThoseWhoStay(t *testing.T) {
-	target := tcpServer(t, loopback(t), func(c net.Conn) { io.Copy(c, c) })
-	f := open(t, Config{Network: "tcp", From: Host{}, Listen: "127.0.0.1:0", To: Host{}, Target: target})
-	c, err := net.Dial("tcp", f.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	echo(t, c, "before")
+	f, c := withClient(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := f.Shutdown(ctx); !errors.Is(err, context.Canceled) {

@@ -15,19 +15,7 @@ import (
 // sockets is a socket and the other end of its connection.
 func sockets(t *testing.T) (s *socket, far *net.TCPConn) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	near, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	near, other := loopback(t)
 	t.Cleanup(func() { near.Close(); other.Close() })
 	return bulk(near).(*socket), other.(*net.TCPConn)
 }

@@ -36,22 +36,29 @@ func (c *counting) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// pair is two ends over loopback, after the handshake.
-func pair(t testing.TB, version uint16) (client, server *Conn, counts *counting) {
+// loopback is two ends of a connection of TCP.
+func loopback(t testing.TB) (near, far net.Conn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	near, err := net.Dial("tcp", ln.Addr().String())
+	near, err = net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	far, err := ln.Accept()
+	far, err = ln.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return near, far
+}
+
+// pair is two ends over loopback, after the handshake.
+func pair(t testing.TB, version uint16) (client, server *Conn, counts *counting) {
+	t.Helper()
+	near, far := loopback(t)
 	counts = &counting{Conn: near}
 	cert := sessiontest.Certificate(t, nil)
 	client = Client(counts, &tls.Config{InsecureSkipVerify: true, MaxVersion: version, DynamicRecordSizingDisabled: true})
