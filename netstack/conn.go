@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -32,6 +33,8 @@ type conn struct {
 
 	readMu sync.Mutex        // serialises readers; guards dst
 	dst    tcpip.SliceWriter // where a read under way puts its bytes
+
+	limited atomic.Bool // what it may hold is; see unread
 
 	writeMu sync.Mutex   // serialises writers; guards what follows
 	src     bytes.Reader // where a write under way takes its bytes
@@ -81,7 +84,7 @@ func (c *conn) read(b []byte) (int, error) {
 		c.dst = nil
 		switch terr.(type) {
 		case nil:
-			c.ep.ModerateRecvBuf(res.Count) // or the window never grows
+			c.s.unread.moderate(c, res.Count)
 			return res.Count, nil
 		case *tcpip.ErrWouldBlock:
 			if err := c.wait(c.readable, deadline); err != nil {

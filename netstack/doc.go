@@ -22,6 +22,11 @@
 // senders down instead of losing their segments. A connection that writes little is
 // not held up for the others.
 //
+// Programs that do not read let what arrives for them pile up, each by its receive
+// buffer. The sum has a budget: as it comes near, connections begin with smaller buffers,
+// and beyond most of it all are limited to what they hold, or a small part of what is left,
+// so that their windows shut. It is added up only when enough has arrived to matter.
+//
 // Apply takes the whole desired configuration. Connections survive a reconnect
 // of the tunnel, and an Apply with the same address, because neither the
 // interface nor the address goes away. A changed address ends the connections
@@ -47,7 +52,8 @@
 // # Goroutines
 //
 // New starts gVisor's TCP processors; Close ends them and waits for it. Run works
-// on its caller's goroutine alone. A dial starts goroutines that end with it.
+// on its caller's goroutine alone. A dial starts goroutines that end with it, and so does
+// adding up what is unread.
 //
 // # Errors
 //

@@ -52,6 +52,8 @@ type Stack struct {
 
 	slow slowness // of families, when dialing
 
+	unread unread
+
 	dialsFailed atomic.Uint64
 	patience    patience // with silent peers; another in tests
 
@@ -88,6 +90,7 @@ func New(cfg Config) (*Stack, error) {
 
 		patience: usualPatience,
 	}
+	s.unread.init(s)
 	s.ns = stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{
 			arp.NewProtocol, ipv4.NewProtocol,
@@ -152,8 +155,7 @@ func tcpOptions() []tcpip.SettableTransportProtocolOption {
 	cc := tcpip.CongestionControlOption("cubic")
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	delay := tcpip.TCPDelayEnabled(false) // no Nagle: a proxy relays what it gets
-	// gVisor advertises half of the free buffer: 16 MB fill 640 Mbit/s at 100 ms.
-	rx := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: 16 << 20}
+	rx := receiveBuffers(firstBuffer)
 	tx := tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: 8 << 20}
 	timeWait := tcpip.TCPTimeWaitTimeoutOption(5 * time.Second) // a proxy opens many connections
 	syn := tcpip.TCPSynRetriesOption(4)                         // 1+2+4+8+16 = 31 s, then ETIMEDOUT
@@ -165,7 +167,11 @@ func tcpOptions() []tcpip.SettableTransportProtocolOption {
 // WriteFrames takes inbound frames. It copies them, delivers them on the
 // caller's goroutine and never waits for Run or for a connection. What the stack
 // does not want is counted. The error is net.ErrClosed after Close.
-func (s *Stack) WriteFrames(frames [][]byte) error { return s.link.deliver(frames) }
+func (s *Stack) WriteFrames(frames [][]byte) error {
+	err := s.link.deliver(frames)
+	s.unread.arrived(s.link.in.bytes.Load())
+	return err
+}
 
 // Run lends outbound frames to dst in batches until ctx ends, the stack is
 // closed or dst fails. While dst blocks, and while no Run is active, frames wait
@@ -293,6 +299,8 @@ type Stats struct {
 	TCPNoPort      uint64 // of these, as no local port was left
 	TCPEstablished int64  // connections established now
 	TCPRetransmits uint64 // segments sent again
+	TCPUnread      int64  // bytes received and not read by the programs, when looked at last; see unreadBudget
+	TCPLimited     uint64 // times that a connection's receive buffer was made smaller, as much is unread in all
 }
 
 // Stats returns the counters.
@@ -316,6 +324,8 @@ func (s *Stack) Stats() Stats {
 		OutboundFiltered:   s.out.filtered.Load(),
 		OutboundQueued:     s.out.length(),
 		TCPFailed:          s.dialsFailed.Load(),
+		TCPUnread:          s.unread.sum.Load(),
+		TCPLimited:         s.unread.limitedTimes.Load(),
 	}
 	st.addGVisor(s.ns.Stats())
 	return st
