@@ -38,15 +38,16 @@ func TestOnlyAFloodOfReadsRests(t *testing.T) {
 	}
 }
 
+// A signal of the runtime's ends a rest early, and a busy machine ends it late; so that
+// it is right once is what counts.
 func TestARestIsShort(t *testing.T) {
 	var p pacer
-	best := time.Hour
-	for range 20 {
+	for range 50 {
 		begun := time.Now()
 		p.rest()
-		best = min(best, time.Since(begun))
+		if d := time.Since(begun); d >= restFor && d <= 10*restFor {
+			return
+		}
 	}
-	if best < restFor || best > 10*restFor {
-		t.Errorf("it lasts for %v, want %v", best, restFor)
-	}
+	t.Errorf("not one of 50 rests lasts for about %v", restFor)
 }

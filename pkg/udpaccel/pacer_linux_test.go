@@ -37,16 +37,20 @@ func TestOnlyAFastStreamGathers(t *testing.T) {
 	}
 }
 
+// A signal of the runtime's ends a rest early, and a busy machine ends it late; so that
+// it is right once is what counts.
 func TestOnlyABusyReaderRests(t *testing.T) {
 	for _, busy := range []bool{false, true} {
-		p, best := pacer{busy: busy}, time.Hour
-		for range 20 {
+		p, right := pacer{busy: busy}, 0
+		for range 50 {
 			begun := time.Now()
 			p.rest()
-			best = min(best, time.Since(begun))
+			if d := time.Since(begun); busy == (d >= restFor) && d <= 10*restFor {
+				right++
+			}
 		}
-		if rested := best >= restFor; rested != busy || best > 10*restFor {
-			t.Errorf("busy is %v, and it rests for %v, of %v", busy, best, restFor)
+		if right == 0 {
+			t.Errorf("busy is %v, and not one of 50 rests is as it should be", busy)
 		}
 	}
 }
