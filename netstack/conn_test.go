@@ -350,3 +350,19 @@ func swallow(t testing.TB, s *Stack) {
 		wg.Wait()
 	})
 }
+
+// A deadline far away holds nothing of a connection that was closed.
+func TestCloseStopsTheTimersOfDeadlines(t *testing.T) {
+	a, b := pair(t)
+	client, _ := connected(t, a, b)
+	c := client.(*conn)
+	if err := c.SetDeadline(time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	for _, d := range []*deadline{&c.readBy, &c.writeBy} {
+		if d.timer == nil || d.timer.Stop() {
+			t.Error("a timer goes on after Close")
+		}
+	}
+}

@@ -27,6 +27,15 @@ func (d *deadline) chanLocked() chan struct{} {
 	return d.ch
 }
 
+// stop lets go of the timer, which would hold memory until its time.
+func (d *deadline) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+}
+
 // set moves the deadline to t; the zero time removes it.
 func (d *deadline) set(t time.Time) {
 	d.mu.Lock()

@@ -65,6 +65,8 @@ func (c *socket) end(cause error) bool {
 // abort ends the socket at once, with a reset to the peer.
 func (c *socket) abort(cause error) {
 	if c.end(cause) {
+		c.readBy.stop()
+		c.writeBy.stop()
 		if ep, ok := c.ep.(interface{ Abort() }); ok {
 			ep.Abort()
 		}
@@ -84,6 +86,8 @@ func (c *socket) close() error {
 	if again {
 		return c.opError("close", net.ErrClosed)
 	}
+	c.readBy.stop()
+	c.writeBy.stop()
 	c.ep.Close()
 	return nil
 }
