@@ -113,17 +113,20 @@ func (in *inherited) unused() (names []string) {
 	return names
 }
 
-// listenerOf makes a listener of a descriptor, which is the listener's from then on.
+// listenerOf makes a listener of a descriptor, which is the listener's from then on, or
+// closed: a File that is forgotten closes its number when nobody expects it, and it may be
+// another's by then.
 func listenerOf(fd int) (net.Listener, error) {
 	f := os.NewFile(uintptr(fd), "socket "+strconv.Itoa(fd))
 	if f == nil {
 		return nil, errors.New("is none")
 	}
 	ln, err := net.FileListener(f) // a duplicate that programs we start do not get
+	f.Close()
 	if err != nil {
 		return nil, fmt.Errorf("it is no socket that listens: %w", err)
 	}
-	return ln, f.Close()
+	return ln, nil
 }
 
 func closeAll(lns []net.Listener) {

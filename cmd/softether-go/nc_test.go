@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -27,7 +28,9 @@ func startLab(t *testing.T) (*demonstration, []string) {
 	}
 	t.Cleanup(func() {
 		cancel()
-		_ = g.Wait()
+		if err := g.Wait(); !errors.Is(err, context.Canceled) {
+			t.Errorf("the hub has ended by itself: %v", err)
+		}
 	})
 	return d, []string{"-host", d.addr.String(), "-hub", "DEMO", "-user", "demo", "-pass", d.password,
 		"-pin", config.Pin(d.hub.Fingerprint()).String()}
