@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
@@ -80,7 +81,8 @@ func TestDataArrivesWhole(t *testing.T) {
 			client, server, _ := pair(t, version)
 			const total = 8 << 20
 			sum := sha256.New()
-			go func() {
+			var writer sync.WaitGroup
+			writer.Go(func() {
 				r := rand.New(rand.NewPCG(1, 2))
 				for left := total; left > 0; {
 					b := make([]byte, min(left, 1+r.IntN(200_000)))
@@ -94,9 +96,10 @@ func TestDataArrivesWhole(t *testing.T) {
 					left -= len(b)
 				}
 				server.Close()
-			}()
+			})
 			got := sha256.New()
 			n, err := io.Copy(got, client)
+			writer.Wait()
 			if err != nil || n != total || !bytes.Equal(got.Sum(nil), sum.Sum(nil)) {
 				t.Errorf("%d bytes of %d, %v, or another hash", n, total, err)
 			}
