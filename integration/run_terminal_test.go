@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -98,6 +99,30 @@ func (ty *typist) Type(keys, want string) {
 	})
 }
 
+// TypeJob types a line that brings a job to the foreground, and waits until it is there:
+// keys typed before would be the shell's.
+func (ty *typist) TypeJob(line, want string) {
+	ty.t.Helper()
+	shell := ty.foreground()
+	ty.Type(line, want)
+	eventually(ty.t, upTime, fmt.Sprintf("%q is in the foreground", line), func() error {
+		if ty.foreground() == shell {
+			return errors.New("the shell is")
+		}
+		return nil
+	})
+}
+
+// foreground returns the process group that the keys are for.
+func (ty *typist) foreground() int {
+	ty.t.Helper()
+	group, err := unix.IoctlGetInt(int(ty.master.Fd()), unix.TIOCGPGRP)
+	if err != nil {
+		ty.t.Fatal(err)
+	}
+	return group
+}
+
 const (
 	ctrlC = "\x03"
 	ctrlZ = "\x1a"
@@ -110,9 +135,9 @@ func TestRunAShellWithJobControl(t *testing.T) {
 	ty := newTypist(t, w.RunCommand(runFlags, "bash", "--norc", "--noprofile", "-i"))
 	ty.Type("PS1='pro''mpt> '; unset HISTFILE\n", "prompt> ")
 	ty.Type("tty; curl -sS --max-time 10 http://"+siteName+"/\n", strings.TrimSpace(sitePage))
-	ty.Type("sleep 1000\n", "sleep")
+	ty.TypeJob("sleep 1000\n", "sleep")
 	ty.Type(ctrlZ, "Stopped")
-	ty.Type("fg\n", "sleep 1000")
+	ty.TypeJob("fg\n", "sleep 1000")
 	ty.Type(ctrlC, "prompt> ")
 	ty.Type("echo code $?\n", "code 130")
 	ty.Type("stty -a | tr ' ' '\\n' | grep -x isig; exit 7\n", "exit")

@@ -113,6 +113,11 @@ func (w *world) pageFrom(host string) error {
 func (w *world) hostState() string {
 	w.t.Helper()
 	out, err := w.rootCommand("sh", "-c", `
+		for i in $(seq 30); do # the kernel notices a little later that a link is up, and only then has it an address
+			[ -n "$(ip -o link show dev eth0 up 2>&1 | grep UP)" ] || break
+			ip -6 -o address show dev eth0 | grep -q fe80 && break
+			sleep 0.1
+		done
 		for i in $(seq 100); do ip -6 address | grep -q tentative || break; sleep 0.1; done
 		for i in $(seq 100); do ip -o address >/run/address 2>&1; grep -q "`+otherNamespaceGone+`" /run/address || break; sleep 0.1; done
 		sed -E 's/ (valid|preferred)_lft [^ ]+//g' /run/address
