@@ -153,7 +153,7 @@ client in TAP mode, which at the time took 0.8 to 0.95 s/GB and the official cli
 
 Bare crypto/tls with its socket, in the next table, costs 0.45 to 0.6 s/GB by itself; the goal comes to 0.65 to 0.8. What
 makes the rest is that vpnserver, which one core limits, is slower than the client: that one waits for it some thousand
-times a second. On the embedded hub, which is not, the same client takes 0.65 to 0.85 s/GB.`
+times a second. On the embedded hub, which is not, the same client takes 0.6 to 0.75 s/GB.`
 
 // whatIsLeftByUDP says the same of UDP acceleration.
 const whatIsLeftByUDP = `
