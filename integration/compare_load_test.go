@@ -272,8 +272,10 @@ func setReadBuffer(c net.PacketConn, size int) {
 	}
 }
 
-// echoOnce sends a byte and waits for it to come back.
-func echoOnce(c net.Conn) error {
+// echoOnce sends a byte and waits so long at most for it to come back.
+func echoOnce(c net.Conn, within time.Duration) error {
+	c.SetDeadline(time.Now().Add(within))
+	defer c.SetDeadline(time.Time{})
 	var b [1]byte
 	if _, err := c.Write(b[:]); err != nil {
 		return err

@@ -141,12 +141,10 @@ func openEcho(proxy string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.SetDeadline(time.Now().Add(patience))
-	if err := echoOnce(c); err != nil {
+	if err := echoOnce(c, patience); err != nil {
 		c.Close()
 		return nil, err
 	}
-	c.SetDeadline(time.Time{})
 	return c, nil
 }
 

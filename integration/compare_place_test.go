@@ -327,8 +327,7 @@ func (e *entrant) tryEcho() error {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(100 * time.Millisecond))
-	if err := echoOnce(c); err != nil {
+	if err := echoOnce(c, 100*time.Millisecond); err != nil {
 		return errors.New("no echo")
 	}
 	return nil
