@@ -17,6 +17,7 @@ import (
 
 	"softether-go/pkg/frame"
 	"softether-go/pkg/offload"
+	"softether-go/pkg/pace"
 )
 
 const (
@@ -156,7 +157,7 @@ func (d *Device) Run(ctx context.Context, dst frame.Writer) error {
 	}()
 	for {
 		if d.pacer.due() {
-			d.pacer.rest()
+			pace.Rest()
 		}
 		err := d.conn.Read(d.onRead)
 		if len(d.batch) > 0 {

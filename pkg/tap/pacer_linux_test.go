@@ -37,17 +37,3 @@ func TestOnlyAFloodOfReadsRests(t *testing.T) {
 		})
 	}
 }
-
-// A signal of the runtime's ends a rest early, and a busy machine ends it late; so that
-// it is right once is what counts.
-func TestARestIsShort(t *testing.T) {
-	var p pacer
-	for range 50 {
-		begun := time.Now()
-		p.rest()
-		if d := time.Since(begun); d >= restFor && d <= 10*restFor {
-			return
-		}
-	}
-	t.Errorf("not one of 50 rests lasts for about %v", restFor)
-}

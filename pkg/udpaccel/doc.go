@@ -57,7 +57,7 @@
 // MB/s with runs, 113 MB/s one by one.
 //
 // A peer that sends datagrams one by one wakes the reader for each. So the reader of a fast
-// stream rests once it has been woken, that some may gather (see pacer); and no system
+// stream rests once it has been woken, that some may gather (see package pace); and no system
 // call is announced to the scheduler. Both together took a download of eight flows from
 // vpnserver, on two busy cores, from 4.6 to 1.9 CPU seconds per GB.
 //
