@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	inside6     = "six." + lanDomain      // has an IPv6 address only
-	deadSix     = "dead-six." + lanDomain // has both, and nobody at that of IPv6
+	short6      = "six"
+	inside6     = short6 + "." + lanDomain // has an IPv6 address only
+	deadSix     = "dead-six." + lanDomain  // has both, and nobody at that of IPv6
 	deadFour    = "dead-four." + lanDomain
 	nobody6     = lanPrefix6 + ":dead"
 	nobody4     = "10.200.0.222"
@@ -101,16 +102,21 @@ func (w *world) wantPages6(t testing.TB) {
 }
 
 // Proves that each way in which dnsmasq and radvd announce IPv6 configures us: address,
-// router, name servers; that programs reach IPv6 hosts through the proxies; and that we
-// leave what was lent.
+// router, name servers and search domain, of which each row has no other source; that
+// programs reach IPv6 hosts through the proxies; and that we leave what was lent.
 func TestInsideIPv6(t *testing.T) {
 	t.Parallel()
 	w := newWorld6(t)
 	asked := countQuestions(w.cli)
-	const (
-		noServer4 = "--dhcp-option=option:dns-server"                        // so that IPv6's are used
-		server6   = "--dhcp-option=option6:dns-server,[" + lanGateway6 + "]" // of DHCPv6 and RAs
-	)
+	const search6 = "option6:domain-search," + lanDomain
+	noNames4 := []string{"--dhcp-option=option:dns-server", "--dhcp-option=option:domain-name"} // by DHCP of IPv4
+	byRA := func(r string) []string {                                                           // RDNSS is there unasked
+		return append([]string{"--enable-ra", "--dhcp-range=" + lanPrefix6 + r, "--dhcp-option=" + search6}, noNames4...)
+	}
+	byDHCP := func(r string) []string { // what has the tag is not in RAs
+		return append([]string{"--enable-ra", "--dhcp-range=" + lanPrefix6 + r, "--dhcp-option=option6:dns-server", "--dhcp-option=option6:domain-search",
+			"--dhcp-option=tag:dhcpv6,option6:dns-server,[" + lanGateway6 + "]", "--dhcp-option=tag:dhcpv6," + search6}, noNames4...)
+	}
 	for _, row := range []struct {
 		name    string
 		dnsmasq []string
@@ -118,13 +124,11 @@ func TestInsideIPv6(t *testing.T) {
 		saw     string // in dnsmasq's log
 		never   string // the same
 	}{
-		{"slaac with RDNSS", []string{"--enable-ra", "--dhcp-range=" + lanPrefix6 + ":,slaac,64", noServer4}, "", "RTR-ADVERT", "DHCPSOLICIT"},
-		{"ra-names", []string{"--enable-ra", "--dhcp-range=" + lanPrefix6 + ":,ra-names,64", noServer4}, "", "RTR-ADVERT", "DHCPSOLICIT"},
-		{"ra-stateless", []string{"--enable-ra", "--dhcp-range=" + lanPrefix6 + ":,ra-stateless,64", server6, noServer4}, "",
-			"DHCPINFORMATION-REQUEST", "DHCPSOLICIT"},
-		{"stateful", []string{"--enable-ra", "--dhcp-range=" + lanPrefix6 + ":1000," + lanPrefix6 + ":1fff,64,10m", server6, noServer4}, "",
-			"DHCPREPLY", "DHCPINFORMATION-REQUEST"},
-		{"radvd", []string{noServer4}, "prefix " + lanPrefix6 + ":/64 { AdvOnLink on; AdvAutonomous on; };\n" +
+		{"slaac with RDNSS", byRA(":,slaac,64"), "", "RTR-ADVERT", "DHCPSOLICIT"},
+		{"ra-names", byRA(":,ra-names,64"), "", "RTR-ADVERT", "DHCPSOLICIT"},
+		{"ra-stateless", byDHCP(":,ra-stateless,64"), "", "DHCPINFORMATION-REQUEST", "DHCPSOLICIT"},
+		{"stateful", byDHCP(":1000," + lanPrefix6 + ":1fff,64,10m"), "", "DHCPREPLY", "DHCPINFORMATION-REQUEST"},
+		{"radvd", noNames4, "prefix " + lanPrefix6 + ":/64 { AdvOnLink on; AdvAutonomous on; };\n" +
 			"RDNSS " + lanGateway6 + " { }; DNSSL " + lanDomain + " { };", "", "DHCPSOLICIT"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -142,6 +146,7 @@ func TestInsideIPv6(t *testing.T) {
 			if stateful != strings.Contains(got, lanPrefix6+":1") || strings.Contains(got, "ff:fe") {
 				t.Errorf("address: got %s", got)
 			}
+			c.WaitPage("http://" + short6 + "/") // by the search domain
 			w.in(t).wantPages6(t)
 			if row.saw != "" && w.lan.Saw(row.saw) == 0 {
 				t.Errorf("dnsmasq saw no %s:\n%s", row.saw, w.lan.dhcp.Log())
