@@ -21,7 +21,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"softether-go/pkg/reread"
 )
 
 // writeCertificate makes a certificate for 127.0.0.1 with a common name, in two files.
@@ -354,44 +357,46 @@ func TestHTTP2Forward(t *testing.T) {
 }
 
 func TestCertificateIsReadAgain(t *testing.T) {
-	dir := t.TempDir()
-	cert, key, _ := writeCertificate(t, dir, "first")
-	var said strings.Builder
-	crt, err := OpenCertificate(cert, key, slog.New(slog.NewTextHandler(&said, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	shown := func() string {
-		t.Helper()
-		crt.looked.Store(0)
-		c, err := crt.TLS().GetCertificate(nil)
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		cert, key, _ := writeCertificate(t, dir, "first")
+		var said strings.Builder
+		crt, err := OpenCertificate(cert, key, slog.New(slog.NewTextHandler(&said, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return c.Leaf.Subject.CommonName
-	}
-	if got := shown(); got != "first" {
-		t.Errorf("got %s", got)
-	}
-	writeCertificate(t, dir, "second one")
-	if got := shown(); got != "second one" {
-		t.Errorf("after a change: got %s", got)
-	}
-	if err := os.WriteFile(key, []byte("no key"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
-		if got := shown(); got != "second one" {
-			t.Errorf("after a broken change: got %s", got)
+		shown := func() string {
+			t.Helper()
+			time.Sleep(reread.Every)
+			c, err := crt.TLS().GetCertificate(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c.Leaf.Subject.CommonName
 		}
-	}
-	if n := strings.Count(said.String(), "stays"); n != 1 {
-		t.Errorf("told %d times:\n%s", n, said.String())
-	}
-	if err := crt.Reload(); err == nil {
-		t.Error("a broken file is read without an error")
-	}
-	if _, err := OpenCertificate(cert, key, nil); err == nil {
-		t.Error("a broken file is opened")
-	}
+		if got := shown(); got != "first" {
+			t.Errorf("got %s", got)
+		}
+		writeCertificate(t, dir, "second one")
+		if got := shown(); got != "second one" {
+			t.Errorf("after a change: got %s", got)
+		}
+		if err := os.WriteFile(key, []byte("no key"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if got := shown(); got != "second one" {
+				t.Errorf("after a broken change: got %s", got)
+			}
+		}
+		if n := strings.Count(said.String(), "stays"); n != 1 {
+			t.Errorf("told %d times:\n%s", n, said.String())
+		}
+		if err := crt.Reload(); err == nil {
+			t.Error("a broken file is read without an error")
+		}
+		if _, err := OpenCertificate(cert, key, nil); err == nil {
+			t.Error("a broken file is opened")
+		}
+	})
 }

@@ -54,15 +54,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"softether-go/pkg/reread"
 )
 
-const (
-	lookEvery = time.Second // at the file, at most
-	hashers   = 2           // hashes computed at a time: the tunnel wants the processor too
-)
+const hashers = 2 // hashes computed at a time: the tunnel wants the processor too
 
 // Config says which file it is.
 type Config struct {
@@ -74,13 +72,10 @@ type Config struct {
 // Users are those of a file.
 type Users struct {
 	cfg     Config
+	file    *reread.Files
 	table   atomic.Pointer[table]
-	looked  atomic.Int64 // when the file was looked at, Unix nanoseconds
 	known   memory
 	hashing chan struct{} // holds one for each hash that is being computed
-
-	mu   sync.Mutex  // guards seen, and that one reads the file at a time
-	seen os.FileInfo // of the file as it was read last; nil if there was none
 }
 
 // table is what one version of the file says. It does not change.
@@ -97,32 +92,23 @@ func Open(cfg Config) (*Users, error) {
 	u := &Users{cfg: cfg, hashing: make(chan struct{}, hashers)}
 	rand.Read(u.known.key[:])
 	u.table.Store(&table{})
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if err := u.read(); err != nil {
+	u.file = reread.New(u.read, cfg.Path)
+	if err := u.Reload(); err != nil {
 		return nil, err
 	}
-	u.looked.Store(time.Now().UnixNano())
 	return u, nil
 }
 
 // Reload reads the file, whether or not it has changed. On an error the users stay.
-func (u *Users) Reload() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.read()
-}
+func (u *Users) Reload() error { return u.file.Read() }
 
-// read makes the file's contents count. The caller has locked mu.
+// read makes the file's contents count.
 func (u *Users) read() error {
 	f, err := os.Open(u.cfg.Path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if u.seen, err = f.Stat(); err != nil {
-		return err
-	}
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return err
@@ -164,26 +150,12 @@ func (u *Users) replace(list []*entry) {
 
 // refresh reads the file anew if it has changed.
 func (u *Users) refresh() {
-	now, last := time.Now().UnixNano(), u.looked.Load()
-	if now-last < int64(lookEvery) || !u.looked.CompareAndSwap(last, now) {
-		return
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	info, err := os.Stat(u.cfg.Path)
-	if err != nil && u.seen == nil || err == nil && u.seen != nil && os.SameFile(info, u.seen) &&
-		info.ModTime().Equal(u.seen.ModTime()) && info.Size() == u.seen.Size() {
-		return
-	}
-	u.seen = nil // of a file that is gone, said once
-	if err == nil {
-		err = u.read()
-	}
-	if err != nil {
+	switch again, err := u.file.Refresh(); {
+	case err != nil:
 		u.cfg.Log.Error("proxy users not read again, those of before stay", "cause", oneLine(err))
-		return
+	case again:
+		u.cfg.Log.Info("proxy users read again", "file", u.cfg.Path, "users", len(u.table.Load().users))
 	}
-	u.cfg.Log.Info("proxy users read again", "file", u.cfg.Path, "users", len(u.table.Load().users))
 }
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -10,11 +10,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
 
 	"softether-go/pkg/leaktest"
+	"softether-go/pkg/reread"
 )
 
 func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
@@ -173,79 +175,81 @@ func TestLoginEndsWithItsContext(t *testing.T) {
 }
 
 func TestChangedFileCountsAtTheNextLogin(t *testing.T) {
-	one, two := hashOf(t, "one"), hashOf(t, "two")
-	u, f := open(t, "alice:"+one+"\nbob:"+two+"\n deny 10.0.0.0/8\n allow *\n", false)
-	cut := make(map[string]int)
-	enter := func(name, password string) Login {
-		t.Helper()
-		l, ok := login(u, name, password)
-		if !ok {
-			t.Fatalf("%s is not there", name)
+	synctest.Test(t, func(t *testing.T) {
+		one, two := hashOf(t, "one"), hashOf(t, "two")
+		u, f := open(t, "alice:"+one+"\nbob:"+two+"\n deny 10.0.0.0/8\n allow *\n", false)
+		cut := make(map[string]int)
+		enter := func(name, password string) Login {
+			t.Helper()
+			l, ok := login(u, name, password)
+			if !ok {
+				t.Fatalf("%s is not there", name)
+			}
+			if _, err := l.Enter(func() { cut[name]++ }); err != nil {
+				t.Fatal(err)
+			}
+			return l
 		}
-		if _, err := l.Enter(func() { cut[name]++ }); err != nil {
+		again := func() { time.Sleep(reread.Every) }
+		alice, bob := enter("alice", "one"), enter("bob", "two")
+
+		// Another setting of bob's; alice is as before.
+		f.set("alice:" + one + "\nbob:" + two + "\n connections 1\n")
+		again()
+		if l, ok := login(u, "alice", "one"); !ok || l != alice {
+			t.Error("a user who is as before is another one")
+		}
+		l, ok := login(u, "bob", "two")
+		if !ok || l == bob || l.Permits("", netip.MustParseAddr("10.0.0.1"), 80) != nil {
+			t.Error("the new rules do not count")
+		}
+		if _, err := l.Enter(nil); err == nil {
+			t.Error("the new limit does not count what was open")
+		}
+		if len(cut) != 0 {
+			t.Errorf("cut off: %v", cut)
+		}
+
+		// A broken file changes nothing and is told of once.
+		f.set("alice:nothing\n")
+		for range 3 {
+			again()
+			if _, ok := login(u, "alice", "one"); !ok {
+				t.Error("a broken file took a user away")
+			}
+		}
+		if n := f.said("those of before stay"); n != 1 {
+			t.Errorf("told of the broken file %d times:\n%s", n, f.log.String())
+		}
+
+		// A file that is gone too.
+		if err := os.Remove(f.path); err != nil {
 			t.Fatal(err)
 		}
-		return l
-	}
-	again := func() { u.looked.Store(0) }
-	alice, bob := enter("alice", "one"), enter("bob", "two")
-
-	// Another setting of bob's; alice is as before.
-	f.set("alice:" + one + "\nbob:" + two + "\n connections 1\n")
-	again()
-	if l, ok := login(u, "alice", "one"); !ok || l != alice {
-		t.Error("a user who is as before is another one")
-	}
-	l, ok := login(u, "bob", "two")
-	if !ok || l == bob || l.Permits("", netip.MustParseAddr("10.0.0.1"), 80) != nil {
-		t.Error("the new rules do not count")
-	}
-	if _, err := l.Enter(nil); err == nil {
-		t.Error("the new limit does not count what was open")
-	}
-	if len(cut) != 0 {
-		t.Errorf("cut off: %v", cut)
-	}
-
-	// A broken file changes nothing and is told of once.
-	f.set("alice:nothing\n")
-	for range 3 {
-		again()
-		if _, ok := login(u, "alice", "one"); !ok {
-			t.Error("a broken file took a user away")
+		for range 3 {
+			again()
+			login(u, "alice", "one")
 		}
-	}
-	if n := f.said("those of before stay"); n != 1 {
-		t.Errorf("told of the broken file %d times:\n%s", n, f.log.String())
-	}
+		if n := f.said("those of before stay"); n != 2 {
+			t.Errorf("told of the lost file %d times", n-1)
+		}
 
-	// A file that is gone too.
-	if err := os.Remove(f.path); err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
+		// Another password, and a user less.
+		f.set("alice:" + two + "\n")
 		again()
-		login(u, "alice", "one")
-	}
-	if n := f.said("those of before stay"); n != 2 {
-		t.Errorf("told of the lost file %d times", n-1)
-	}
-
-	// Another password, and a user less.
-	f.set("alice:" + two + "\n")
-	again()
-	if _, ok := login(u, "alice", "one"); ok {
-		t.Error("the old password still counts")
-	}
-	if _, ok := login(u, "bob", "two"); ok {
-		t.Error("who is not in the file any more logs in")
-	}
-	if cut["alice"] != 1 || cut["bob"] != 1 {
-		t.Errorf("cut off: got %v, want each once", cut)
-	}
-	if err := u.Reload(); err != nil {
-		t.Error(err)
-	}
+		if _, ok := login(u, "alice", "one"); ok {
+			t.Error("the old password still counts")
+		}
+		if _, ok := login(u, "bob", "two"); ok {
+			t.Error("who is not in the file any more logs in")
+		}
+		if cut["alice"] != 1 || cut["bob"] != 1 {
+			t.Errorf("cut off: got %v, want each once", cut)
+		}
+		if err := u.Reload(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestRulesFirstMatchCounts(t *testing.T) {
