@@ -58,3 +58,43 @@ func TestListenersOfNoAddressTakeBothFamilies(t *testing.T) {
 		}
 	}
 }
+
+// A socket of all addresses tells which of ours a datagram was sent to, and answers from
+// there, also after that address has gone.
+func TestDatagramsAreAnsweredFromWhereTheyWent(t *testing.T) {
+	a, b := pair(t)
+	both := func(n byte) netcfg.Config {
+		c := prefix6(fmt.Sprintf("fd00::%d/64", n))
+		c.Address = netip.MustParsePrefix(fmt.Sprintf("10.0.0.%d/24", n))
+		return c
+	}
+	apply(t, a, both(1))
+	two, other := both(2), prefix6("fd00::22/64")
+	two.IPv6.Addresses = append(two.IPv6.Addresses, other.IPv6.Addresses...)
+	apply(t, b, two)
+	l, err := b.ListenPacket(netip.MustParseAddrPort("[::]:53"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	pc := l.(*packetConn)
+	_ = pc.SetReadDeadline(time.Now().Add(20 * time.Second))
+	for _, at := range []string{"10.0.0.2", "fd00::2", "fd00::22"} {
+		u := dial(t, a, "udp", net.JoinHostPort(at, "53"))
+		_ = u.SetReadDeadline(time.Now().Add(20 * time.Second))
+		_, _ = u.Write([]byte("x"))
+		_, from, to, err := pc.ReadFromTo(make([]byte, 10))
+		if err != nil || to != netip.AddrPortFrom(netip.MustParseAddr(at), 53) || from.String() != u.LocalAddr().String() {
+			t.Fatalf("at %s: from %v to %v, %v", at, from, to, err)
+		}
+		if _, err := pc.WriteFromTo([]byte("y"), to.Addr(), from); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := u.Read(make([]byte, 10)); err != nil { // of nobody else does it hear
+			t.Errorf("at %s: %v", at, err)
+		}
+		if _, err := pc.WriteFromTo([]byte("y"), netip.MustParseAddr("fd00::99"), from); err != nil {
+			t.Errorf("from an address that is not ours: %v", err)
+		}
+	}
+}

@@ -65,7 +65,7 @@ func (c *ICMPConn) Send(msg []byte, to netip.Addr, hops int, mayFragment bool) e
 			return fail(stdError(terr))
 		}
 	}
-	if _, err := c.send(msg, netip.AddrPortFrom(to, 0), true); err != nil {
+	if _, err := c.send(msg, netip.Addr{}, netip.AddrPortFrom(to, 0), true); err != nil {
 		return fail(err)
 	}
 	return nil

@@ -93,6 +93,8 @@ func (s *Stack) ListenPacket(at netip.AddrPort) (net.PacketConn, error) {
 	if err != nil {
 		return nil, opError("listen", "udp", nil, local, err)
 	}
+	ep.SocketOptions().SetReceivePacketInfo(true) // for ReadFromTo
+	ep.SocketOptions().SetIPv6ReceivePacketInfo(true)
 	if terr := ep.Bind(toFull(at)); terr != nil {
 		_ = c.Close()
 		return nil, opError("listen", "udp", nil, local, stdError(terr))
