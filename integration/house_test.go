@@ -85,6 +85,7 @@ var outside = map[string][]string{
 	"proxy":                  {"github.com/things-go/go-socks5"},
 	"netstack":               {"gvisor.dev/gvisor", "golang.org/x/sys", "golang.org/x/sync"},
 	"netstack/resolver":      {"golang.org/x/net"},
+	"pkg/binding":            {"golang.org/x/net"},
 	"pkg/dnsproxy":           {"golang.org/x/net"},
 	"pkg/ping":               {"golang.org/x/sync"},
 	"pkg/session":            {"golang.org/x/sync", "golang.org/x/sys"},

@@ -1,8 +1,9 @@
-// Package binding says what to do when an address or port of this machine cannot be
-// had.
+// Package binding is about ports of this machine, where package net alone does not do what
+// one who names an address expects.
 //
-// The systems' own errors name the cause, not the remedy, and Windows has numbers of its
-// own for it. Explain knows both.
+// Network keeps 0.0.0.0 to IPv4. A UDPConn answers from the address that it was asked at.
+// Explain says what to do when a port cannot be had: the systems' own errors name the
+// cause, not the remedy, and Windows has numbers of its own for it.
 package binding
 
 import (

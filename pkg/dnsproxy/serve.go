@@ -25,7 +25,7 @@ func (s *Server) serveUDP(ctx context.Context) {
 	defer asking.Wait()
 	buf := make([]byte, maxMessage)
 	for {
-		n, from, err := s.packets.ReadFromUDPAddrPort(buf)
+		n, from, to, err := s.packets.ReadFromTo(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -39,7 +39,7 @@ func (s *Server) serveUDP(ctx context.Context) {
 			continue
 		case refuse:
 			s.counters.refused.Add(1)
-			s.reply(errorAnswer(buf[:n], code), from)
+			s.reply(errorAnswer(buf[:n], code), to.Addr(), from)
 			continue
 		}
 		select {
@@ -52,13 +52,13 @@ func (s *Server) serveUDP(ctx context.Context) {
 		question := append([]byte(nil), buf[:n]...)
 		asking.Go(func() { // one for each slot at most
 			defer func() { <-s.slots }()
-			s.reply(s.fit(s.answer(ctx, question, "udp"), question), from)
+			s.reply(s.fit(s.answer(ctx, question, "udp"), question), to.Addr(), from)
 		})
 	}
 }
 
-func (s *Server) reply(b []byte, to netip.AddrPort) {
-	if _, err := s.packets.WriteToUDPAddrPort(b, to); err != nil && !errors.Is(err, net.ErrClosed) {
+func (s *Server) reply(b []byte, from netip.Addr, to netip.AddrPort) {
+	if _, err := s.packets.WriteFromTo(b, from, to); err != nil && !errors.Is(err, net.ErrClosed) {
 		s.cfg.Log.Debug("DNS answer not sent", "to", to, "cause", err)
 	}
 }

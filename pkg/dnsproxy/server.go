@@ -3,7 +3,8 @@
 //
 // # Theory of operation
 //
-// A Server listens on one port over UDP and TCP. A question goes on as it came, whatever
+// A Server listens on one port over UDP and TCP, and answers from the address of this
+// machine that it was asked at. A question goes on as it came, whatever
 // it asks for and with whatever options (EDNS), under a new identifier and from a
 // port of its own (RFC 5452); the answer comes back as it came, under the client's.
 // Name servers are asked in their order, each when the one before has failed or has
@@ -90,7 +91,7 @@ const attemptTimeout = 2500 * time.Millisecond
 // A Server answers on one port.
 type Server struct {
 	cfg     Config
-	packets *net.UDPConn
+	packets *binding.UDPConn
 	ln      net.Listener
 
 	slots    chan struct{} // a token for each question under way
@@ -104,18 +105,16 @@ type Server struct {
 func Open(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	s := &Server{cfg: cfg, slots: make(chan struct{}, cfg.MaxQuestions), underWay: make(map[string]*exchange)}
-	var lc net.ListenConfig
 	for tries := 0; ; tries++ {
-		pc, err := lc.ListenPacket(ctx, "udp", cfg.Listen.String())
-		if err != nil {
+		var err error
+		if s.packets, err = binding.ListenUDP(ctx, cfg.Listen.String()); err != nil {
 			return nil, fmt.Errorf("answer DNS on %v: %w", cfg.Listen, binding.Explain(err))
 		}
-		s.packets = pc.(*net.UDPConn)
-		s.ln, err = lc.Listen(ctx, "tcp", pc.LocalAddr().String())
-		if err == nil {
+		at := s.packets.LocalAddr().String()
+		if s.ln, err = new(net.ListenConfig).Listen(ctx, binding.Network("tcp", at), at); err == nil {
 			return s, nil
 		}
-		pc.Close()
+		s.packets.Close()
 		if cfg.Listen.Port() != 0 || tries == 10 { // else the kernel chose one that TCP has not free
 			return nil, fmt.Errorf("answer DNS on %v: %w", cfg.Listen, binding.Explain(err))
 		}

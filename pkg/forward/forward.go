@@ -11,8 +11,9 @@
 // TCP: each client has a connection of its own to the target, made when it comes, and a
 // relay carries both ways. Who cannot be served is reset, as if nobody listened.
 //
-// UDP: each client, told by its address and port, is a flow with a socket of its own, so
-// that answers find back. The target's name is looked up once a flow. Two goroutines are
+// UDP: each client, told by its address and port and by the address of ours that it talks
+// to, is a flow with a socket of its own, so that answers find back, and come from where
+// the client looks for them. The target's name is looked up once a flow. Two goroutines are
 // all there is: one for the port, one for each flow's answers; none is started
 // for a datagram. What comes before a flow's socket is there waits, a little of it.
 //
@@ -96,8 +97,8 @@ func (c Config) networkOf(address string) string {
 // A Forward is one port that leads somewhere.
 type Forward struct {
 	cfg      Config
-	listener net.Listener   // of TCP
-	packets  net.PacketConn // of UDP
+	listener net.Listener // of TCP
+	packets  packetConn   // of UDP
 	counters counters
 
 	stop    sync.Once
@@ -113,7 +114,7 @@ func Open(cfg Config) (*Forward, error) {
 	f := &Forward{cfg: cfg.withDefaults(), stopped: make(chan struct{}), cut: make(chan struct{}), ended: make(chan struct{})}
 	var err error
 	if cfg.Network == "udp" {
-		f.packets, err = cfg.From.ListenPacket("udp", cfg.Listen)
+		err = f.openUDP()
 	} else {
 		f.listener, err = cfg.From.Listen(cfg.networkOf(cfg.Listen), cfg.Listen)
 	}
@@ -121,6 +122,18 @@ func Open(cfg Config) (*Forward, error) {
 		return nil, fmt.Errorf("forward %s to %s: %w", cfg.Listen, cfg.Target, err)
 	}
 	return f, nil
+}
+
+func (f *Forward) openUDP() error {
+	pc, err := f.cfg.From.ListenPacket("udp", f.cfg.Listen)
+	if err != nil {
+		return err
+	}
+	var tells bool
+	if f.packets, tells = pc.(packetConn); !tells {
+		f.packets = boundConn{pc}
+	}
+	return nil
 }
 
 // Addr returns what the port is bound to.

@@ -297,10 +297,16 @@ func udpServer(t *testing.T, answer func([]byte) []byte) string {
 	return pc.LocalAddr().String()
 }
 
-// udpClient returns a client of f.
+// udpClient returns a client of f, at the address that it is bound to.
 func udpClient(t *testing.T, f *Forward) net.Conn {
 	t.Helper()
-	c, err := net.Dial("udp", f.Addr().String())
+	return udpClientAt(t, f, addrPort(f.Addr()).Addr().String())
+}
+
+// udpClientAt returns a client of f at an address of this machine, who hears of no other.
+func udpClientAt(t *testing.T, f *Forward, host string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("udp", netip.AddrPortFrom(netip.MustParseAddr(host), addrPort(f.Addr()).Port()).String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -513,6 +519,8 @@ func TestProxyHeadersTellWhoTheClientIs(t *testing.T) {
 			proxySignature + "\x21\x12\x00\x0c\x0a\x00\x00\x05\x0a\x00\x00\x01\x12\x34\x00\x50"},
 		{"IPv6", stream, addr("[fd00::5]:4660"), addr("[fd00::1]:80"),
 			proxySignature + "\x21\x21\x00\x24\xfd" + strings.Repeat("\x00", 14) + "\x05\xfd" + strings.Repeat("\x00", 14) + "\x01\x12\x34\x00\x50"},
+		{"IPv4 to a place unknown", datagrams, addr("10.0.0.5:4660"), addr("[::]:80"),
+			proxySignature + "\x21\x12\x00\x0c\x0a\x00\x00\x05\x00\x00\x00\x00\x12\x34\x00\x50"},
 		{"a Unix socket", stream, &net.UnixAddr{}, &net.UnixAddr{Name: "/s"}, proxySignature + "\x21\x00\x00\x00"},
 	} {
 		if got := string(appendProxyHeader(nil, row.transport, row.src, row.dst)); got != row.want {
@@ -530,13 +538,43 @@ func TestProxyHeadersTellWhoTheClientIs(t *testing.T) {
 	}
 
 	target := udpServer(t, func(b []byte) []byte { return append([]byte{}, b...) })
-	f = open(t, Config{Network: "udp", From: Host{}, Listen: "127.0.0.1:0", To: Host{}, Target: target, ProxyHeader: true})
-	c := udpClient(t, f)
-	for _, word := range []string{"first", "second"} { // each of them has one
-		want := string(appendProxyHeader(nil, datagrams, c.LocalAddr(), c.RemoteAddr())) + word
-		if got := string(exchange(t, c, []byte(word))); got != want {
-			t.Errorf("a datagram's target got %q, want %q", got, want)
+	for _, listen := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::]:0"} {
+		f = open(t, Config{Network: "udp", From: Host{}, Listen: listen, To: Host{}, Target: target, ProxyHeader: true})
+		c := udpClientAt(t, f, "127.0.0.1")
+		for _, word := range []string{"first", "second"} { // each of them has one
+			want := string(appendProxyHeader(nil, datagrams, c.LocalAddr(), c.RemoteAddr())) + word
+			if got := string(exchange(t, c, []byte(word))); got != want {
+				t.Errorf("%s: a datagram's target got %q, want %q", listen, got, want)
+			}
 		}
+	}
+}
+
+// One client at two addresses of ours is two flows, and each has its answers from where it
+// went.
+func TestFlowsAreOfTheAddressTheyCameTo(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("all of 127.0.0.0/8 is this machine on Linux alone")
+	}
+	target := udpServer(t, func(b []byte) []byte { return append([]byte{}, b...) })
+	f := open(t, Config{Network: "udp", From: Host{}, Listen: "0.0.0.0:0", To: Host{}, Target: target})
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	pc.SetDeadline(time.Now().Add(20 * time.Second))
+	for _, host := range []string{"127.0.0.1", "127.0.0.2"} {
+		at := netip.AddrPortFrom(netip.MustParseAddr(host), addrPort(f.Addr()).Port())
+		if _, err := pc.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(at)); err != nil {
+			t.Fatal(err)
+		}
+		if _, from, err := pc.ReadFrom(make([]byte, 10)); err != nil || from.String() != at.String() {
+			t.Errorf("at %s: an answer from %v, %v", host, from, err)
+		}
+	}
+	if st := f.Stats(); st.Open != 2 || st.Dropped != 0 {
+		t.Errorf("counters: %+v", st)
 	}
 }
 
@@ -592,7 +630,7 @@ func TestForwardsFromTheVPNOutliveAnAddress(t *testing.T) {
 	server := tcpServer(t, loopback(t), answerAll)
 	echoes := udpServer(t, func(b []byte) []byte { return append([]byte{}, b...) })
 	tcp := open(t, Config{Network: "tcp", From: ours, Listen: "0.0.0.0:80", To: Host{}, Target: server, ProxyHeader: true})
-	udp := open(t, Config{Network: "udp", From: ours, Listen: "0.0.0.0:53", To: Host{}, Target: echoes})
+	udp := open(t, Config{Network: "udp", From: ours, Listen: "0.0.0.0:53", To: Host{}, Target: echoes, ProxyHeader: true})
 	for _, address := range []string{"10.0.0.5", "10.0.0.6"} {
 		ours.apply(t, address+"/24")
 		c, err := theirs.DialContext(t.Context(), "tcp", address+":80")
@@ -611,8 +649,9 @@ func TestForwardsFromTheVPNOutliveAnAddress(t *testing.T) {
 			t.Fatal(err)
 		}
 		u.SetDeadline(time.Now().Add(20 * time.Second))
-		if got := exchange(t, u, []byte("datagram")); string(got) != "datagram" {
-			t.Errorf("%s: got %q", address, got)
+		want := string(appendProxyHeader(nil, datagrams, u.LocalAddr(), u.RemoteAddr())) + "datagram"
+		if got := exchange(t, u, []byte("datagram")); string(got) != want {
+			t.Errorf("%s: got %q, want %q", address, got, want)
 		}
 		u.Close()
 	}

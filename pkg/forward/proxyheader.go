@@ -31,6 +31,9 @@ func appendProxyHeader(b []byte, transport byte, src, dst net.Addr) []byte {
 func appendProxyPorts(b []byte, transport byte, src, dst netip.AddrPort) []byte {
 	b = append(append(b, proxySignature...), proxyCommand)
 	s, d := src.Addr().Unmap(), dst.Addr().Unmap()
+	if d.IsUnspecified() && s.Is4() { // the system has not told which
+		d = netip.IPv4Unspecified()
+	}
 	switch {
 	case !s.IsValid() || !d.IsValid():
 		return append(b, 0, 0, 0)

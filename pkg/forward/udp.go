@@ -30,9 +30,12 @@ const (
 	maxErrors = 64
 )
 
+// A pair is what tells flows apart: a client, and the address of ours that it talks to.
+type pair struct{ peer, local netip.AddrPort }
+
 // A flow is a client of a UDP port.
 type flow struct {
-	peer   netip.AddrPort
+	pair
 	header []byte       // of the PROXY protocol, before each datagram; empty for none
 	last   atomic.Int64 // when there was a datagram, either way; nanoseconds since the table began
 
@@ -50,28 +53,27 @@ type flows struct {
 	ahead atomic.Int64 // bytes that wait for sockets
 
 	mu  sync.Mutex // guards all
-	all map[netip.AddrPort]*flow
+	all map[pair]*flow
 	run sync.WaitGroup // one for each
 }
 
 // serveUDP takes datagrams until the port is closed, ends the flows, and waits for them.
 func (f *Forward) serveUDP(ctx context.Context) {
-	t := &flows{Forward: f, begun: time.Now(), all: make(map[netip.AddrPort]*flow)}
+	t := &flows{Forward: f, begun: time.Now(), all: make(map[pair]*flow)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer t.run.Wait()
 	defer t.endAll()
 	defer cancel()
-	read := readerOf(f.packets)
 	buf := make([]byte, maxProxyHeader+maxDatagram)
 	for {
-		n, from, err := read(buf[maxProxyHeader:])
+		n, from, to, err := f.packets.ReadFromTo(buf[maxProxyHeader:])
 		if err != nil {
 			if f.isStop(err) {
 				return
 			}
 			continue // what an earlier datagram met
 		}
-		if fl := t.find(ctx, from); fl != nil {
+		if fl := t.find(ctx, pair{from, to}); fl != nil {
 			start := maxProxyHeader - len(fl.header)
 			copy(buf[start:], fl.header)
 			t.pass(fl, buf[start:maxProxyHeader+n], n)
@@ -79,48 +81,45 @@ func (f *Forward) serveUDP(ctx context.Context) {
 	}
 }
 
-// readerOf reads from pc without an allocation, if pc knows how.
-func readerOf(pc net.PacketConn) func([]byte) (int, netip.AddrPort, error) {
-	if r, ok := pc.(interface {
-		ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error)
-	}); ok {
-		return r.ReadFromUDPAddrPort
-	}
-	return func(b []byte) (int, netip.AddrPort, error) {
-		n, from, err := pc.ReadFrom(b)
-		return n, addrPort(from), err
-	}
+// A packetConn tells where each datagram was sent to, and answers from there: binding's and
+// netstack's do.
+type packetConn interface {
+	net.PacketConn
+	ReadFromTo(b []byte) (n int, from, to netip.AddrPort, err error)
+	WriteFromTo(b []byte, from netip.Addr, to netip.AddrPort) (int, error)
 }
 
-// writerOf is readerOf for writing.
-func writerOf(pc net.PacketConn) func([]byte, netip.AddrPort) (int, error) {
-	if w, ok := pc.(interface {
-		WriteToUDPAddrPort([]byte, netip.AddrPort) (int, error)
-	}); ok {
-		return w.WriteToUDPAddrPort
-	}
-	return func(b []byte, to netip.AddrPort) (int, error) { return pc.WriteTo(b, net.UDPAddrFromAddrPort(to)) }
+// boundConn is a net.PacketConn for which that is what it is bound to.
+type boundConn struct{ net.PacketConn }
+
+func (c boundConn) ReadFromTo(b []byte) (n int, from, to netip.AddrPort, err error) {
+	n, peer, err := c.ReadFrom(b)
+	return n, addrPort(peer), addrPort(c.LocalAddr()), err
+}
+
+func (c boundConn) WriteFromTo(b []byte, _ netip.Addr, to netip.AddrPort) (int, error) {
+	return c.WriteTo(b, net.UDPAddrFromAddrPort(to))
 }
 
 func (t *flows) now() int64 { return int64(time.Since(t.begun)) }
 
 // find returns the flow of a client, a new one if need be, or nil if there is no room.
-func (t *flows) find(ctx context.Context, from netip.AddrPort) *flow {
+func (t *flows) find(ctx context.Context, of pair) *flow {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if fl := t.all[from]; fl != nil {
+	if fl := t.all[of]; fl != nil {
 		return fl
 	}
 	if len(t.all) >= t.cfg.MaxFlows && !t.makeRoom() {
 		t.counters.overLimit.Add(1)
 		return nil
 	}
-	fl := &flow{peer: from}
+	fl := &flow{pair: of}
 	if t.cfg.ProxyHeader {
-		fl.header = appendProxyPorts(nil, datagrams, from, addrPort(t.packets.LocalAddr()))
+		fl.header = appendProxyPorts(nil, datagrams, of.peer, of.local)
 	}
 	fl.last.Store(t.now())
-	t.all[from] = fl
+	t.all[of] = fl
 	t.counters.accepted.Add(1)
 	t.counters.open.Add(1)
 	t.run.Go(func() {
@@ -141,7 +140,7 @@ func (t *flows) makeRoom() bool {
 	if oldest == nil || t.now()-oldest.last.Load() < int64(giveWay) {
 		return false
 	}
-	delete(t.all, oldest.peer)
+	delete(t.all, oldest.pair)
 	oldest.end()
 	return true
 }
@@ -154,8 +153,8 @@ func (t *flows) remove(fl *flow) {
 	t.counters.open.Add(-1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.all[fl.peer] == fl { // another may have taken the place
-		delete(t.all, fl.peer)
+	if t.all[fl.pair] == fl { // another may have taken the place
+		delete(t.all, fl.pair)
 	}
 }
 
@@ -258,8 +257,8 @@ func (t *flows) serve(ctx context.Context, fl *flow) {
 
 // carryAnswers carries the target's datagrams to the client.
 func (t *flows) carryAnswers(fl *flow, conn net.Conn) {
-	write, read := writerOf(t.packets), lendingReader(conn)
-	answer := func(b []byte) { t.answer(fl, b, write) } // once: none is made for a datagram
+	read := lendingReader(conn)
+	answer := func(b []byte) { t.answer(fl, b) } // once: none is made for a datagram
 	for errs := 0; errs < maxErrors; {
 		silent := time.Duration(t.now() - fl.last.Load())
 		if silent >= t.cfg.FlowIdle {
@@ -279,9 +278,9 @@ func (t *flows) carryAnswers(fl *flow, conn net.Conn) {
 }
 
 // answer sends one datagram to the client.
-func (t *flows) answer(fl *flow, b []byte, write func([]byte, netip.AddrPort) (int, error)) {
+func (t *flows) answer(fl *flow, b []byte) {
 	fl.last.Store(t.now())
-	if _, err := write(b, fl.peer); err != nil {
+	if _, err := t.packets.WriteFromTo(b, fl.local.Addr(), fl.peer); err != nil {
 		t.counters.dropped.Add(1)
 		return
 	}
