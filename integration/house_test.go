@@ -56,7 +56,7 @@ var rooms = map[string][]string{
 	"pkg/users":               {"pkg/reread"},
 	"pkg/reread":              {},
 	"pkg/hosts":               {"netstack", "pkg/dhcp", "pkg/fairqueue", "pkg/netcfg", "pkg/share", "pkg/wire"},
-	"pkg/health":              {"pkg/frame", "pkg/inet", "pkg/netcfg", "pkg/unixsock"},
+	"pkg/health":              {"pkg/binding", "pkg/frame", "pkg/inet", "pkg/netcfg", "pkg/unixsock"},
 	"pkg/nat":                 {"pkg/frame", "pkg/inet", "pkg/netcfg"},
 	"pkg/leaktest":            {},
 	"pkg/stats":               {},

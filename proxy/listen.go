@@ -24,7 +24,8 @@ const (
 var ErrOpen = errors.New("anyone who reaches this address could use the VPN: " +
 	"set a proxy user and password, listen on 127.0.0.1, or allow it with -proxy-open")
 
-// Listen listens on a TCP address, host:port, for a proxy that asks for auth. An
+// Listen listens on a TCP address, host:port, for a proxy that asks for auth. 0.0.0.0 is all
+// addresses of IPv4, and [::] or no host those of both families. An
 // address beyond loopback needs auth or AllowOpen, otherwise the error is
 // ErrOpen. An error is one line that says what to do.
 func Listen(ctx context.Context, addr string, auth Auth, exposure Exposure) (net.Listener, error) {
@@ -42,7 +43,8 @@ func Listen(ctx context.Context, addr string, auth Auth, exposure Exposure) (net
 		}
 	}
 	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
+	at := net.JoinHostPort(host, port)
+	ln, err := lc.Listen(ctx, binding.Network("tcp", at), at)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, binding.Explain(err))
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -37,20 +38,31 @@ type listening struct {
 	woke    bool // a client of its may have had the service manager start us: it waits for the tunnel
 }
 
+// here replaces all addresses by one to connect to.
+var here = strings.NewReplacer("[::]", "127.0.0.1", "0.0.0.0", "127.0.0.1")
+
 // urls lists it as curl's -x takes it.
 func (l listening) urls() (urls []string) {
 	for _, scheme := range l.schemes {
 		if a, ok := l.ln.Addr().(*net.UnixAddr); ok {
 			if strings.HasPrefix(scheme, "socks") {
-				urls = append(urls, scheme+"://localhost"+a.Name)
+				urls = append(urls, scheme+"://localhost"+absolute(a.Name))
 			} else { // curl cannot be told of such a proxy
-				urls = append(urls, "unix:"+a.Name)
+				urls = append(urls, "unix:"+absolute(a.Name))
 			}
 			continue
 		}
-		urls = append(urls, scheme+"://"+strings.Replace(l.ln.Addr().String(), "[::]", "127.0.0.1", 1))
+		urls = append(urls, scheme+"://"+here.Replace(l.ln.Addr().String()))
 	}
 	return urls
+}
+
+// absolute is a Unix socket's path as it is from everywhere. Names without a file stay.
+func absolute(path string) string {
+	if full, err := filepath.Abs(path); err == nil && !strings.HasPrefix(path, "@") {
+		return full
+	}
+	return path
 }
 
 // server is what all kinds of proxy have in common.

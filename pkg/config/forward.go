@@ -171,8 +171,9 @@ func parseForwardTarget(host, port string) (string, error) {
 // A ListenAddress is where this machine listens.
 type ListenAddress struct{ netip.AddrPort }
 
-// parseListenAt takes [ADDRESS:]PORT, where no address is that of loopback: others may
-// only be meant, not forgotten.
+// parseListenAt takes [ADDRESS:]PORT, where a port alone is that of loopback: others may
+// only be meant, not forgotten. 0.0.0.0 is all addresses of IPv4, and [::] or nothing before
+// the colon those of both families.
 func parseListenAt(s string) (ListenAddress, error) {
 	host, port := "127.0.0.1", s
 	if strings.Contains(s, ":") {
@@ -180,8 +181,11 @@ func parseListenAt(s string) (ListenAddress, error) {
 		if host, port, err = net.SplitHostPort(s); err != nil {
 			return ListenAddress{}, fmt.Errorf("%s, which is no address and port", quote(s))
 		}
-		if host == "localhost" {
+		switch host {
+		case "localhost":
 			host = "127.0.0.1"
+		case "":
+			host = "::"
 		}
 	}
 	n, err := strconv.ParseUint(port, 10, 16)

@@ -13,6 +13,7 @@ func TestForwardsAreReadAndWritten(t *testing.T) {
 		{"8080:web.corp:80", "127.0.0.1:8080:web.corp:80", Forward{Network: "tcp", Listen: "127.0.0.1:8080", Target: "web.corp:80"}},
 		{"tcp/localhost:8080:web:80", "127.0.0.1:8080:web:80", Forward{Network: "tcp", Listen: "127.0.0.1:8080", Target: "web:80"}},
 		{"udp/0.0.0.0:53:10.0.0.1:53", "", Forward{Network: "udp", Listen: "0.0.0.0:53", Target: "10.0.0.1:53"}},
+		{":8080:web:80", "[::]:8080:web:80", Forward{Network: "tcp", Listen: "[::]:8080", Target: "web:80"}},
 		{"[::1]:80:[fd00::1]:80", "", Forward{Network: "tcp", Listen: "[::1]:80", Target: "[fd00::1]:80"}},
 		{"80:[fd00::1]:80", "127.0.0.1:80:[fd00::1]:80", Forward{Network: "tcp", Listen: "127.0.0.1:80", Target: "[fd00::1]:80"}},
 		{"proxyv2/udp/53:dns:53", "udp/proxyv2/127.0.0.1:53:dns:53", Forward{Network: "udp", ProxyHeader: true, Listen: "127.0.0.1:53", Target: "dns:53"}},

@@ -145,7 +145,7 @@ func onLoopback(listen string) bool {
 }
 
 // overlap reports whether two listeners cannot both be bound. Port 0 is a new
-// port each time, and all interfaces include every other.
+// port each time.
 func overlap(a, b string) bool {
 	if !hasPort(a) || !hasPort(b) {
 		return a == b
@@ -155,11 +155,16 @@ func overlap(a, b string) bool {
 	if portA != portB || portA == "0" {
 		return false
 	}
-	return hostA == hostB || allInterfaces(hostA) || allInterfaces(hostB)
+	return hostA == hostB || includes(hostA, hostB) || includes(hostB, hostA)
 }
 
-// allInterfaces: Go listens on both families for either wildcard.
-func allInterfaces(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "" || err == nil && addr.IsUnspecified()
+// includes reports whether a host stands for all addresses that another may be: 0.0.0.0 for
+// those of IPv4, :: and none for both families. A name may be any.
+func includes(all, host string) bool {
+	a, err := netip.ParseAddr(all)
+	if all != "" && (err != nil || !a.IsUnspecified()) {
+		return false
+	}
+	b, err := netip.ParseAddr(host)
+	return all == "" || a.Is6() || err != nil || b.Is4()
 }

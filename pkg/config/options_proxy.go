@@ -2,7 +2,7 @@ package config
 
 var proxyOptions = []option{
 	{proxies, "listen", "ADDRESS:PORT", "",
-		"serve SOCKS5, SOCKS4 and HTTP proxies on one port, such as 127.0.0.1:1080; :1080 is all interfaces, " +
+		"serve SOCKS5, SOCKS4 and HTTP proxies on one port, such as 127.0.0.1:1080; 0.0.0.0:1080 is all addresses of IPv4, :1080 all there are, " +
 			"unix:PATH a Unix socket, systemd:NAME what a socket unit passes, fd:N a socket that is open already",
 		many(parseProxyListen, func(d *draft) *[]string { return &d.Proxy.Mixed })},
 	{proxies, "socks5", "ADDRESS:PORT", "",

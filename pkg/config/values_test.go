@@ -215,7 +215,11 @@ func TestListenersOverlap(t *testing.T) {
 		{"127.0.0.1:1080", "127.0.0.1:1081", false},
 		{"127.0.0.1:1080", "[::1]:1080", false},
 		{"127.0.0.1:1080", ":1080", true},
-		{"0.0.0.0:1080", "[::1]:1080", true}, // Go opens both families for a wildcard
+		{"0.0.0.0:1080", "127.0.0.1:1080", true},
+		{"0.0.0.0:1080", "[::1]:1080", false},
+		{"0.0.0.0:1080", "localhost:1080", true},
+		{"[::]:1080", "127.0.0.1:1080", true},
+		{"[::]:1080", "0.0.0.0:1080", true},
 		{"127.0.0.1:0", "127.0.0.1:0", false},
 	} {
 		if got := overlap(tt.a, tt.b); got != tt.want || overlap(tt.b, tt.a) != got {

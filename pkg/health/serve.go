@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"softether-go/pkg/binding"
 	"softether-go/pkg/unixsock"
 )
 
@@ -93,7 +94,7 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 		return unixsock.Listen(at, unixsock.Private)
 	}
 	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, network, at)
+	ln, err := lc.Listen(ctx, binding.Network(network, at), at)
 	if err != nil {
 		return nil, fmt.Errorf("health: %w", err)
 	}
