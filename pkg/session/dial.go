@@ -8,13 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"math/rand/v2"
 	"net"
-	"net/netip"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -31,93 +26,6 @@ const (
 	// A server that asks RADIUS for a verdict may take several of its time-outs.
 	loginTimeout = 60 * time.Second
 )
-
-// Config says which session to open. Host, Hub and User are required.
-type Config struct {
-	Host     string
-	Port     int // 0 means 443
-	Hub      string
-	User     string
-	Auth     wire.AuthType
-	Password string // for HashedPass and PlainPassword; never logged
-	Trust    Trust
-
-	PasswordHash *[wire.HashLen]byte // for HashedPass, in place of Password; as secret
-	Identity     *Identity           // for Certificate
-
-	// Bridge asks for the bridge and routing mode: this end is not one station but a
-	// network of them. See wire.Login.
-	Bridge bool
-
-	// Connections is how many TCP connections the session is to have, at most 32; 0
-	// means 1. The server may grant fewer, and HalfDuplex and QoS need more.
-	Connections int
-	// HalfDuplex asks for connections of one direction each.
-	HalfDuplex bool
-	// QoS asks for a connection that is kept for urgent frames.
-	QoS bool
-	// ConnectionTTL replaces each connection at this age; 0 means never.
-	ConnectionTTL time.Duration
-
-	// Compress asks that each frame be compressed.
-	Compress bool
-	// Cleartext asks that frames travel without encryption: everybody on the way reads
-	// and changes them. The login is encrypted all the same.
-	Cleartext bool
-	// Monitor asks for a session that sees all frames of the hub and sends none.
-	Monitor bool
-
-	// Direct says that what DialContext connects to is the server itself, and no proxy,
-	// so that further connections can go to the same address without a look-up, which
-	// might lead to another server.
-	Direct bool
-
-	UDP UDP
-
-	// UniqueID identifies this process to the server; keep it over reconnects.
-	UniqueID [16]byte
-
-	// DialContext opens the connection; nil means a net.Dialer, which tries IPv6 and IPv4
-	// side by side. It is asked for "tcp", and may give what is as good as TCP. If that
-	// carries frames beside its stream (FrameConn), it is asked for the same network
-	// again for further connections.
-	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
-	// Progress is told each step as it begins; nil means nobody listens.
-	Progress func(Op)
-	Log      *slog.Logger // nil discards
-}
-
-func (c Config) withDefaults() Config {
-	if c.Port == 0 {
-		c.Port = 443
-	}
-	if c.DialContext == nil {
-		c.DialContext = (&net.Dialer{Timeout: connectTimeout}).DialContext
-		c.Direct = true
-	}
-	c.UDP = c.UDP.withDefaults()
-	if c.Progress == nil {
-		c.Progress = func(Op) {}
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-	return c
-}
-
-func (c Config) address() string { return net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) }
-
-// connections returns how many to ask for. (Cedar/Protocol.c, ServerAccept)
-func (c Config) connections() int {
-	n := max(1, c.Connections)
-	if c.HalfDuplex || c.QoS {
-		n = max(n, 2)
-	}
-	if c.HalfDuplex && c.QoS {
-		n = max(n, 4)
-	}
-	return min(n, wire.MaxConnections)
-}
 
 // Dial opens a session. It blocks until the server has welcomed us, refused, or
 // ctx has ended; every step has a deadline of its own. All errors are *Error.
@@ -345,107 +253,6 @@ func (d *dialer) ask(p *pack.Pack, patience time.Duration) (*pack.Pack, error) {
 	return wire.ReadReply(d.br)
 }
 
-func (d *dialer) hello() (wire.Hello, error) {
-	d.begin(OpHello)
-	d.raw.SetDeadline(time.Now().Add(stepTimeout))
-	if err := wire.WriteSignature(d.tls, d.server()); err != nil {
-		return wire.Hello{}, err
-	}
-	p, err := wire.ReadReply(d.br)
-	if err != nil {
-		return wire.Hello{}, err
-	}
-	return wire.ParseHello(p)
-}
-
-func (d *dialer) login(hello wire.Hello) (wire.Welcome, error) {
-	d.begin(OpLogin)
-	request, err := d.loginPack(hello)
-	if err != nil {
-		return wire.Welcome{}, err
-	}
-	asked := time.Now()
-	p, err := d.ask(request, loginTimeout)
-	if err != nil {
-		return wire.Welcome{}, err
-	}
-	w, err := wire.ParseWelcome(p)
-	if d.ticket != nil && errors.Is(err, wire.CodeAuthFailed) {
-		return w, errTicket // no fault of the user's
-	}
-	if err != nil {
-		return w, d.explainRefusal(err, time.Since(asked))
-	}
-	switch {
-	case !w.Encrypt && !d.Cleartext:
-		return w, errUnencrypted
-	case w.Compress && !d.Compress:
-		return w, errUnasked("compression")
-	case w.HalfConnection && !d.HalfDuplex:
-		return w, errUnasked("one-way connections")
-	}
-	return w, nil
-}
-
-type errUnasked string
-
-func (e errUnasked) Error() string {
-	return "the server insists on " + string(e) + ", which we did not ask for"
-}
-
-// What we call ourselves. The name must contain neither "server" nor "bridge",
-// which would make us one (Cedar/Protocol.c, ServerAccept), and the build is high
-// because servers turn old clients away.
-const (
-	productName    = "softether-go"
-	productVersion = 502
-	productBuild   = 9999
-)
-
-func (d *dialer) loginPack(hello wire.Hello) (*pack.Pack, error) {
-	l := wire.Login{
-		Hub:           d.Hub,
-		User:          d.User,
-		MaxConnection: d.connections(),
-		Bridge:        d.Bridge,
-		QoS:           d.QoS,
-		Cleartext:     d.Cleartext,
-		Compress:      d.Compress,
-		Monitor:       d.Monitor,
-		Client:        d.client(),
-
-		HalfConnection: d.HalfDuplex,
-	}
-	if d.udp != nil {
-		l.UDP = &d.udp.UDPOffer
-	}
-	_, l.OverRUDP = d.raw.(FrameConn)
-	if d.ticket != nil {
-		l.Auth, l.Ticket = wire.ByTicket, d.ticket
-	} else if err := d.authenticate(&l, hello.Random); err != nil {
-		return nil, err
-	}
-	p := l.Pack()
-	p.SetData("pencore", padding())
-	return p, nil
-}
-
-func (d *dialer) client() wire.ClientInfo {
-	return wire.ClientInfo{
-		Product: productName, Version: productVersion, Build: productBuild,
-		OS: runtime.GOOS, Server: d.Host, Port: d.Port,
-		Local: localAddr(d.raw), UniqueID: d.UniqueID,
-	}
-}
-
-func localAddr(c net.Conn) netip.Addr {
-	a, err := netip.ParseAddrPort(c.LocalAddr().String())
-	if err != nil {
-		return netip.Addr{}
-	}
-	return a.Addr()
-}
-
 // session makes the data phase of what the negotiation left.
 func (d *dialer) session(w wire.Welcome) *Session {
 	s := &Session{
@@ -500,14 +307,4 @@ func plainEnd(err error) error {
 		return wire.CodeDisconnected
 	}
 	return err
-}
-
-// padding hides the length of a message: 0 to 999 random bytes (Mayaqua/Network.c,
-// CreateDummyValue).
-func padding() []byte {
-	b := make([]byte, rand.IntN(1000))
-	for i := range b {
-		b[i] = byte(rand.Uint32())
-	}
-	return b
 }
