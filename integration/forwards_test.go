@@ -325,7 +325,7 @@ func (w *world) sshd() (config string) {
 }
 
 // far makes a host behind the LAN's router, over a link that is narrower than it says.
-func (l *lan) far() {
+func (l *lan) far() *netns {
 	l.t.Helper()
 	needTool(l.t, "nft", "nftables")
 	far := newNetns(l.t, "far")
@@ -343,6 +343,7 @@ func (l *lan) far() {
 	l.ns.Set("net/ipv4/ip_forward", "1")
 	l.ns.NFT("table ip walls { chain forward { type filter hook forward priority 0; tcp dport " + closedPort + " reject with icmp type admin-prohibited; }; }")
 	startSite(l.t, far)
+	return far
 }
 
 // What the commands that use the VPN themselves are for: ssh and git by ProxyCommand, and
