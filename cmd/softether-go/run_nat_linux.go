@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 
+	"softether-go/pkg/addresses"
 	"softether-go/pkg/config"
 	"softether-go/pkg/frame"
 	"softether-go/pkg/nat"
@@ -122,9 +123,9 @@ func (v *sharedVPN) behind() (*lanBehind, error) {
 		v.running.Go(func() { _ = frame.Join(v.ctx, l.sw.Uplink(), l.router.Inside()) }) // so does it
 		v.running.Go(func() {
 			defer l.sw.Close()
-			m := share.Member{Endpoint: l.router.Outside(), Configurer: l.router}
-			m.DHCP, m.Static, m.Adjust = addressing(v.cfg.Address).Plan(l.router.MAC(), v.log)
-			if err := v.sw.Serve(v.ctx, m); v.ctx.Err() == nil {
+			err := v.sw.Serve(v.ctx, share.Member{Endpoint: l.router.Outside(), Configurer: l.router,
+				Config: addressing(v.cfg.Address).Plan(l.router.MAC(), v.log)})
+			if v.ctx.Err() == nil {
 				v.log.Error("the address that commands share by NAT is lost", "cause", err)
 			}
 		})
@@ -150,13 +151,13 @@ func (v *sharedVPN) serveBehind(ctx context.Context, control *privnet.Socket, li
 	}
 	_ = control.Send(vpnReply{Note: fmt.Sprintf("the hub's policy (%s) lets a session have %d stations, so this command shares one address "+
 		"with others by NAT: it reaches everything by IPv4, but nobody in the VPN reaches servers in it", item, limit)})
-	_, _, adjust := addressing(c).Plan(nil, v.log)
+	plan := addressing(c).Plan(nil, v.log)
 	for {
 		config, changed := lan.router.Station(n)
 		err := error(nil)
 		if config.Address.IsValid() {
 			err = serveUntil(ctx, changed, func(ctx context.Context) error {
-				return lan.sw.Serve(ctx, share.Member{Endpoint: link, Configurer: link, Static: adjust(config)})
+				return lan.sw.Serve(ctx, share.Member{Endpoint: link, Configurer: link, Config: addresses.Config{Static: plan.Adjust(config)}})
 			})
 		} else {
 			select {

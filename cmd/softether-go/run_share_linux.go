@@ -270,9 +270,7 @@ func (v *sharedVPN) member(control *privnet.Socket, cfg *config.Config) error {
 		return nil
 	}
 	if v.stations.enter(mac) {
-		m := share.Member{Endpoint: link, Configurer: link}
-		m.DHCP, m.Static, m.Adjust = addressing(cfg.Address).Plan(mac, v.log)
-		err = v.sw.Serve(ctx, m)
+		err = v.sw.Serve(ctx, share.Member{Endpoint: link, Configurer: link, Config: addressing(cfg.Address).Plan(mac, v.log)})
 	} else {
 		err = v.serveBehind(ctx, control, link, cfg.Address)
 	}

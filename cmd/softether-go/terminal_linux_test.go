@@ -109,15 +109,15 @@ func TestOwnNameServersReplaceTheLease(t *testing.T) {
 		{"a domain given", config.Addressing{Search: []string{"lab"}},
 			netcfg.DNS{Servers: lease.DNS.Servers, Search: []string{"lab"}}},
 	} {
-		_, _, adjust := addressing(row.a).Plan(mac, slog.New(slog.DiscardHandler))
+		adjust := addressing(row.a).Plan(mac, slog.New(slog.DiscardHandler)).Adjust
 		want := lease
 		want.DNS = row.want
 		if got := adjust(lease); !got.Equal(want) {
 			t.Errorf("%s: %+v, want %+v", row.name, got.DNS, row.want)
 		}
 	}
-	ask, static, _ := addressing(config.Addressing{NoDHCP: true, Address: lease.Address}).Plan(mac, nil)
-	if ask != nil || static.Address != lease.Address {
+	byHand := addressing(config.Addressing{NoDHCP: true, Address: lease.Address}).Plan(mac, nil)
+	if byHand.DHCP != nil || byHand.Static.Address != lease.Address {
 		t.Error("-no-dhcp still asks for a lease, or lost the address")
 	}
 }

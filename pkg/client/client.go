@@ -12,18 +12,11 @@
 //
 // For each session there is one scope of goroutines:
 //
-//	session ──Run──► dhcp.Filter ──► endpoint      from the start
-//	endpoint ──────Run──────────► session          once an address is applied
-//	dhcp.Acquire, Keep                             gets, renews, re-applies what changed
-//	autoconf.Run                                   the same for IPv6
+//	session ──Run──► addresses.Filter ──► endpoint  from the start
+//	endpoint ─────────Run────────► session          once an address is applied
+//	addresses.Lead                                  gets, renews, re-applies what changed
 //
-// The first to stop ends the others, and its error is the cause. A server may drop
-// frames from addresses that it did not see leased in this very session, so every
-// session asks DHCP again, beginning with the address we had.
-//
-// IPv4 and IPv6 are configured side by side and applied as one. The endpoint may send once
-// there is an IPv4 address, or if none comes for some seconds, an IPv6 address that leads
-// beyond the link; a hub that has only one of them will do.
+// The first to stop ends the others, and its error is the cause.
 //
 // # Which errors end the program
 //
@@ -46,32 +39,20 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"softether-go/pkg/addresses"
 	"softether-go/pkg/autoconf"
 	"softether-go/pkg/dhcp"
 	"softether-go/pkg/frame"
-	"softether-go/pkg/netcfg"
 	"softether-go/pkg/session"
 	"softether-go/pkg/wire"
 )
 
-// A Configurer gives the endpoint its network configuration. Apply may be called
-// with the same value again, which makes the endpoint announce itself to a network
-// that may have forgotten it; the zero Config takes all back. An error means that
-// the configuration cannot work here, and ends the Client.
-type Configurer interface {
-	Apply(context.Context, netcfg.Config) error
-}
-
 const (
-	// leaseTimeout bounds the wait for an address on a fresh session. A hub whose
-	// DHCP server is slow answers within a few seconds.
-	leaseTimeout = 30 * time.Second
 	// stopGrace bounds what is still done for the session once ctx has ended.
 	stopGrace = time.Second
 	// slowStep is after how long a step is reported as still under way.
@@ -79,11 +60,14 @@ const (
 )
 
 // Config says what a Client connects. Session and Endpoint are required, and so is
-// Configurer if there is an address to apply.
+// Configurer if there is an address to apply. An error of Configurer's ends the Client.
 type Config struct {
 	Session    session.Config
 	Endpoint   frame.Endpoint
-	Configurer Configurer
+	Configurer addresses.Configurer
+	// How the endpoint gets its addresses. If there are to be none every frame passes
+	// untouched, and Configurer is not called.
+	addresses.Config
 
 	// Servers, if set, returns where to go in place of Session's Host and Port, one
 	// server at least: each is tried when those before it have failed in a way that may
@@ -95,17 +79,6 @@ type Config struct {
 	// Hurry ends the wait between attempts when it yields, as when the network has
 	// changed. What it held when a session came up is forgotten. May be nil.
 	Hurry <-chan struct{}
-
-	// DHCP asks for addresses; nil means that Static is used as it is. If that is zero
-	// too there is nothing to apply, every frame passes untouched, and Configurer is
-	// not called.
-	DHCP   *dhcp.Config
-	Static netcfg.Config
-	// IPv6 has the endpoint configured by routers' advertisements and DHCPv6, beside what
-	// DHCP or Static say; nil leaves IPv6 to the endpoint.
-	IPv6 *autoconf.Config
-	// Adjust, if set, changes what is applied: a lease, a Static beside IPv6, or both.
-	Adjust func(netcfg.Config) netcfg.Config
 
 	ReconnectDelay time.Duration      // base of the delays; 0 means 5 s
 	ReconnectMax   time.Duration      // their limit; 0 means 1 min, or ReconnectDelay if longer
@@ -152,13 +125,8 @@ func (c Config) withDefaults() Config {
 
 // A Client keeps one VPN up.
 type Client struct {
-	cfg  Config
-	dhcp *dhcp.Client     // nil with static addresses
-	auto *autoconf.Client // nil without IPv6
-
-	applyMu sync.Mutex    // guards the fields below; held across Apply
-	v4, v6  netcfg.Config // what each family wants
-	applied netcfg.Config // what they came to; zero before the first
+	cfg     Config
+	keeper  *addresses.Keeper
 	backoff backoff
 	state   atomic.Int32
 	session atomic.Pointer[session.Session] // the last one; nil before the first
@@ -171,14 +139,10 @@ type Client struct {
 // New returns a Client that Run brings to life.
 func New(cfg Config) *Client {
 	cfg = cfg.withDefaults()
-	c := &Client{cfg: cfg, backoff: backoff{base: cfg.ReconnectDelay, most: cfg.ReconnectMax}}
-	if cfg.DHCP != nil {
-		c.dhcp = dhcp.New(*cfg.DHCP)
+	return &Client{
+		cfg: cfg, keeper: addresses.New(cfg.Config, cfg.Configurer, cfg.Log),
+		backoff: backoff{base: cfg.ReconnectDelay, most: cfg.ReconnectMax},
 	}
-	if cfg.IPv6 != nil {
-		c.auto = autoconf.New(*cfg.IPv6)
-	}
-	return c
 }
 
 // State returns the present state. It may be called from any goroutine.
@@ -219,20 +183,10 @@ func (c *Client) UDP() session.UDPStats {
 
 // DHCP counts what came to nothing while addresses were asked for; has is false if they
 // never are. It may be called from any goroutine.
-func (c *Client) DHCP() (n dhcp.Stats, has bool) {
-	if c.dhcp == nil {
-		return n, false
-	}
-	return c.dhcp.Stats(), true
-}
+func (c *Client) DHCP() (n dhcp.Stats, has bool) { return c.keeper.DHCP() }
 
 // IPv6 is the same of IPv6.
-func (c *Client) IPv6() (n autoconf.Stats, has bool) {
-	if c.auto == nil {
-		return n, false
-	}
-	return c.auto.Stats(), true
-}
+func (c *Client) IPv6() (n autoconf.Stats, has bool) { return c.keeper.IPv6() }
 
 func (c *Client) enter(s State) {
 	c.state.Store(int32(s))
@@ -251,38 +205,22 @@ func (c *Client) Run(ctx context.Context) error {
 	for {
 		err := c.once(ctx)
 		if ctx.Err() != nil {
-			return errors.Join(ctx.Err(), c.unconfigure())
+			return errors.Join(ctx.Err(), c.keeper.Unconfigure())
 		}
 		c.cause.Store(&err)
 		delay, end := c.judge(err)
 		if end != nil {
-			return errors.Join(end, c.unconfigure())
+			return errors.Join(end, c.keeper.Unconfigure())
 		}
 		c.enter(Waiting)
 		select {
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), c.unconfigure())
+			return errors.Join(ctx.Err(), c.keeper.Unconfigure())
 		case <-time.After(delay):
 		case <-c.cfg.Hurry:
 			c.cfg.Log.Info("not waiting any longer: the network has changed")
 		}
 	}
-}
-
-// addresses reports whether the endpoint gets any.
-func (c *Client) addresses() bool {
-	return c.dhcp != nil || c.auto != nil || !c.cfg.Static.IsZero()
-}
-
-// unconfigure takes back the addresses. ctx has ended by then.
-func (c *Client) unconfigure() error {
-	if !c.addresses() {
-		return nil
-	}
-	c.applyMu.Lock()
-	defer c.applyMu.Unlock()
-	c.v4, c.v6, c.applied = netcfg.Config{}, netcfg.Config{}, netcfg.Config{}
-	return c.cfg.Configurer.Apply(context.Background(), netcfg.Config{})
 }
 
 // judge decides what follows a session's end: a wait, or the end of it all.
@@ -391,7 +329,7 @@ func (c *Client) showWelcome(w wire.Welcome) {
 	for _, line := range explain(w.Policy) {
 		c.cfg.Log.Info("the user's policy limits the session", "by", line)
 	}
-	if c.dhcp == nil && c.addresses() && w.Policy.Value("DHCPForce") != 0 {
+	if c.cfg.DHCP == nil && c.cfg.Any() && w.Policy.Value("DHCPForce") != 0 {
 		c.cfg.Log.Warn("the user's policy has DHCPForce, so the hub drops everything from the address of -address: drop -no-dhcp")
 	}
 	if limits := bridgeLimits(w.Policy); c.cfg.Session.Bridge && len(limits) > 0 {
@@ -435,13 +373,7 @@ func (c *Client) showGrants(w wire.Welcome) {
 func (c *Client) carry(ctx context.Context, s *session.Session, begun time.Time) error {
 	ctx, done := expiring(ctx, s)
 	defer done()
-	var inbound frame.Writer = c.cfg.Endpoint
-	if c.dhcp != nil {
-		inbound = c.dhcp.Filter(inbound)
-	}
-	if c.auto != nil {
-		inbound = c.auto.Filter(inbound)
-	}
+	inbound := c.keeper.Filter(c.cfg.Endpoint)
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, life := errgroup.WithContext(life)
@@ -456,7 +388,7 @@ func (c *Client) carry(ctx context.Context, s *session.Session, begun time.Time)
 		defer stop()
 		err := c.work(work, s, begun)
 		if ctx.Err() != nil && life.Err() == nil {
-			c.release(life, s)
+			c.keeper.Release(life, s)
 			return ctx.Err()
 		}
 		return err
@@ -472,14 +404,13 @@ func (c *Client) carry(ctx context.Context, s *session.Session, begun time.Time)
 func (c *Client) work(ctx context.Context, s *session.Session, begun time.Time) error {
 	c.enter(Configuring)
 	g, ctx := errgroup.WithContext(ctx)
-	ready := newReadiness()
-	g.Go(func() error { return c.leadIPv4(ctx, s, ready) })
-	if c.auto != nil {
-		g.Go(func() error { return c.leadIPv6(ctx, s, ready) })
-	}
+	ready := make(chan struct{})
+	g.Go(func() error { return c.lead(ctx, s, ready) })
 	g.Go(func() error {
-		if err := c.awaitAddress(ctx, ready); err != nil {
-			return err
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ready:
 		}
 		select {
 		case <-c.cfg.Hurry: // of the way to this session
@@ -489,12 +420,31 @@ func (c *Client) work(ctx context.Context, s *session.Session, begun time.Time) 
 		c.cause.Store(nil)
 		c.enter(Up)
 		c.cfg.Log.Info("tunnel up", "took", time.Since(begun).Round(time.Millisecond))
-		if c.auto != nil {
-			c.auto.Yield()
-		}
+		c.keeper.Yield()
 		return c.endpointError(c.cfg.Endpoint.Run(ctx, s))
 	})
 	return g.Wait()
+}
+
+// lead keeps the endpoint's addresses in a session, and closes ready once it may send.
+func (c *Client) lead(ctx context.Context, s *session.Session, ready chan<- struct{}) error {
+	welcome := s.Welcome()
+	slow := newSlowReporter(c.cfg.Log)
+	defer slow.stop()
+	switch {
+	case !c.cfg.Any():
+		c.cfg.Log.Info("carrying frames without an address of our own")
+	case c.cfg.DHCP != nil:
+		slow.step("ask for an address by DHCP")
+	}
+	err := c.keeper.Lead(ctx, addresses.Session{
+		Out: s, NoDHCP: noDHCP(welcome.Policy), Hint: whyNoLease(welcome),
+		Ready: func() { slow.stop(); close(ready) },
+	})
+	if f := (addresses.Failed{}); errors.As(err, &f) {
+		return fatal{f.Unwrap()}
+	}
+	return err
 }
 
 // endpointError tells a failure of the endpoint, which is for good, from one of

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"softether-go/pkg/addresses"
 	"softether-go/pkg/dhcp"
 	"softether-go/pkg/frame"
 	"softether-go/pkg/frame/frametest"
@@ -71,7 +72,7 @@ func newWorld(t testing.TB, change func(*Config), script func(n int, p *sessiont
 				return dialer(ctx, network, address)
 			},
 		},
-		Endpoint: &w.endpoint, Configurer: w, Static: static,
+		Endpoint: &w.endpoint, Configurer: w, Config: addresses.Config{Static: static},
 		OnState: func(s State) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

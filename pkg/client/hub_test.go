@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"softether-go/netstack"
+	"softether-go/pkg/addresses"
 	"softether-go/pkg/client"
 	"softether-go/pkg/dhcp"
 	"softether-go/pkg/hub"
@@ -53,7 +54,7 @@ func connect(t *testing.T) *vpn {
 	c := client.New(client.Config{
 		Session: session.Config{Host: "127.0.0.1", Hub: "DEFAULT", User: "u", Password: "p", Auth: wire.HashedPass,
 			Trust: session.Trust{Roots: h.Roots}, DialContext: h.DialContext},
-		Endpoint: stack, Configurer: stack, DHCP: &dhcp.Config{MAC: mac},
+		Endpoint: stack, Configurer: stack, Config: addresses.Config{DHCP: &dhcp.Config{MAC: mac}},
 		ReconnectDelay: 20 * time.Millisecond, ReconnectMax: 100 * time.Millisecond,
 		OnState: func(s client.State) {
 			if s == client.Up {

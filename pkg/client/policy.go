@@ -93,7 +93,7 @@ func expiring(ctx context.Context, s *session.Session) (context.Context, context
 func noDHCP(p wire.Policy) string {
 	for _, item := range []string{"DHCPFilter", "FilterIPv4"} {
 		if p.Value(item) != 0 {
-			return fmt.Sprintf("the user's policy has %s, so the hub drops DHCP: ask its administrator", item)
+			return fmt.Sprintf("the user's policy has %s, so the hub drops DHCP: ask its administrator, or use -no-dhcp with -address", item)
 		}
 	}
 	return ""

@@ -78,7 +78,7 @@ const (
 	Waiting                 // before another attempt, for however long
 )
 
-// A Configurer gives the local end its addresses; see client.Configurer.
+// A Configurer gives the local end its addresses; see addresses.Configurer.
 type Configurer interface {
 	Apply(context.Context, netcfg.Config) error
 }

@@ -32,7 +32,7 @@ import (
 	"time"
 
 	"softether-go/netstack"
-	"softether-go/pkg/dhcp"
+	"softether-go/pkg/addresses"
 	"softether-go/pkg/fairqueue"
 	"softether-go/pkg/netcfg"
 	"softether-go/pkg/share"
@@ -49,8 +49,8 @@ const (
 type Config struct {
 	Switch *share.Switch
 	MAC    func(name string) net.HardwareAddr
-	// Plan says how a host with that address gets its configuration; see share.Member.
-	Plan func(mac net.HardwareAddr, log *slog.Logger) (*dhcp.Config, netcfg.Config, func(netcfg.Config) netcfg.Config)
+	// Plan says how a host with that MAC address gets its addresses.
+	Plan func(mac net.HardwareAddr, log *slog.Logger) addresses.Config
 	Way  fairqueue.Path // see netstack.Config
 	Idle time.Duration  // after which a host that nothing is open on goes; zero means 10 min
 	Log  *slog.Logger   // nil discards
@@ -187,8 +187,7 @@ func (h *Hosts) create(ctx context.Context, name string) (*host, error) {
 	}
 	m := &host{name: name, stack: stack, ready: make(chan struct{}), ended: make(chan struct{}), used: time.Now()}
 	ctx, m.end = context.WithCancel(context.WithoutCancel(ctx)) // it outlives who needed it first
-	member := share.Member{Endpoint: stack, Configurer: applier{h, m}}
-	member.DHCP, member.Static, member.Adjust = h.cfg.Plan(mac, log)
+	member := share.Member{Endpoint: stack, Configurer: applier{h, m}, Config: h.cfg.Plan(mac, log), Log: log}
 	h.all[name] = m
 	delete(h.left, name)
 	log.Info("a host for the user", "mac", mac.String())

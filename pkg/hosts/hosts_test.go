@@ -14,11 +14,11 @@ import (
 	"time"
 
 	"softether-go/netstack"
+	"softether-go/pkg/addresses"
 	"softether-go/pkg/dhcp"
 	"softether-go/pkg/frame"
 	"softether-go/pkg/hub/gateway"
 	"softether-go/pkg/leaktest"
-	"softether-go/pkg/netcfg"
 	"softether-go/pkg/share"
 	"softether-go/pkg/wire"
 )
@@ -42,8 +42,8 @@ func startHosts(t *testing.T, idle time.Duration) (*Hosts, *gateway.Gateway) {
 	h := New(Config{
 		Switch: sw, Idle: idle,
 		MAC: func(name string) net.HardwareAddr { return net.HardwareAddr{0x5e, 0, 0, 0, 0, name[0]} },
-		Plan: func(mac net.HardwareAddr, _ *slog.Logger) (*dhcp.Config, netcfg.Config, func(netcfg.Config) netcfg.Config) {
-			return &dhcp.Config{MAC: mac}, netcfg.Config{}, nil
+		Plan: func(mac net.HardwareAddr, _ *slog.Logger) addresses.Config {
+			return addresses.Config{DHCP: &dhcp.Config{MAC: mac}}
 		},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -166,8 +166,8 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	}
 	defer sw.Close()
 	h := New(Config{Switch: sw, MAC: func(string) net.HardwareAddr { return net.HardwareAddr{0x5e, 0, 0, 0, 0, 1} },
-		Plan: func(mac net.HardwareAddr, _ *slog.Logger) (*dhcp.Config, netcfg.Config, func(netcfg.Config) netcfg.Config) {
-			return &dhcp.Config{MAC: mac}, netcfg.Config{}, nil
+		Plan: func(mac net.HardwareAddr, _ *slog.Logger) addresses.Config {
+			return addresses.Config{DHCP: &dhcp.Config{MAC: mac}}
 		}})
 	defer h.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)

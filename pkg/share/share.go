@@ -7,14 +7,13 @@
 // and a member, such as the TAP in a command's namespace, at each of the others. Frames
 // between members never leave the machine.
 //
-//	session ──► Uplink ──► switch ──► dhcp.Filter ──► member's endpoint
-//	session ◄── Uplink ◄── switch ◄────────────────── member's endpoint
+//	session ──► Uplink ──► switch ──► addresses.Filter ──► member's endpoint
+//	session ◄── Uplink ◄── switch ◄─────────────────────── member's endpoint
 //
 // The session carries frames of many stations, so it asks for bridge mode and for no
-// address. Each member leads the life of a lease: it asks when there is a session, asks
-// again in every new session, as a hub may drop frames from addresses that it did not see
-// leased in it, and gives the address back at its end, while the session still carries
-// that. When a session is lost the members keep their addresses; what they send to
+// address. Each member has an addresses.Keeper: it asks when there is a session, asks
+// again in every new session, and gives the addresses back at its end, while the session
+// still carries that. When a session is lost the members keep their addresses; what they send to
 // others than each other is dropped meanwhile.
 //
 // # Limits
@@ -34,34 +33,26 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"softether-go/pkg/dhcp"
+	"softether-go/pkg/addresses"
 	"softether-go/pkg/frame"
 	"softether-go/pkg/hub"
-	"softether-go/pkg/netcfg"
 	"softether-go/pkg/wire"
 )
 
 const (
-	// leaseTimeout bounds one search for an address, as in package client.
-	leaseTimeout = 30 * time.Second
 	// leasePause is the wait after a search that failed.
 	leasePause = 5 * time.Second
 	// releaseTime bounds giving an address back.
 	releaseTime = time.Second
 )
 
-// A Configurer gives a member's network its configuration; see client.Configurer.
-type Configurer interface {
-	Apply(context.Context, netcfg.Config) error
-}
-
 // A Member is one of the networks.
 type Member struct {
 	Endpoint   frame.Endpoint
-	Configurer Configurer
-	DHCP       *dhcp.Config // nil means that Static is used as it is
-	Static     netcfg.Config
-	Adjust     func(netcfg.Config) netcfg.Config // changes what a lease says; may be nil
+	Configurer addresses.Configurer
+	addresses.Config
+	Ready func()       // called in each session once the member has an address; may be nil
+	Log   *slog.Logger // of its addresses; nil means the Switch's
 }
 
 // A Switch joins members and a session. Its methods may be called at once.
@@ -154,16 +145,16 @@ func (s *Switch) present() (up bool, changed <-chan struct{}) {
 	return s.session.Load() != nil, s.changed
 }
 
-// Serve carries a member's frames and keeps its lease, until ctx ends, which it reports
-// as ctx.Err(), or the member's endpoint or Configurer fails. It gives the address back,
+// Serve carries a member's frames and keeps its addresses, until ctx ends, which it reports
+// as ctx.Err(), or the member's endpoint or Configurer fails. It gives the addresses back,
 // but takes no configuration away: the member ends.
 func (s *Switch) Serve(ctx context.Context, m Member) error {
-	v := &serving{s: s, m: m}
-	v.inbound = m.Endpoint
-	if m.DHCP != nil {
-		v.dhcp = dhcp.New(*m.DHCP)
-		v.inbound = v.dhcp.Filter(m.Endpoint)
+	if m.Log == nil {
+		m.Log = s.log
 	}
+	v := &serving{s: s, m: m, keeper: addresses.New(m.Config, m.Configurer, m.Log)}
+	v.inbound = v.keeper.Filter(m.Endpoint)
+	v.keeper.Yield() // the endpoint always sends
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, life := errgroup.WithContext(life)
@@ -183,11 +174,11 @@ func (s *Switch) Serve(ctx context.Context, m Member) error {
 	return g.Wait()
 }
 
-// serving is a member at the switch: its endpoint, with its lease's messages taken out.
+// serving is a member at the switch: its endpoint, with its leases' messages taken out.
 type serving struct {
 	s       *Switch
 	m       Member
-	dhcp    *dhcp.Client // nil with a static address
+	keeper  *addresses.Keeper
 	inbound frame.Writer
 	out     atomic.Pointer[frame.Writer] // into the switch; nil before it is plugged in
 }
@@ -199,10 +190,11 @@ func (v *serving) Run(ctx context.Context, dst frame.Writer) error {
 	return v.m.Endpoint.Run(ctx, dst)
 }
 
-// send is the way of the lease's messages.
+// send is the way of the leases' messages.
 func (v *serving) send(frames [][]byte) error { return pass(&v.out, frames) }
 
-// live configures the member in each session, until ctx ends or that fails.
+// live keeps the member's addresses in each session, until ctx ends or they cannot be
+// applied.
 func (v *serving) live(ctx context.Context) error {
 	for {
 		var again <-chan time.Time
@@ -222,122 +214,36 @@ func (v *serving) live(ctx context.Context) error {
 	}
 }
 
-// inSession keeps a lease until the session ends, which is no error.
+// inSession keeps the member's addresses until the session ends, which is no error.
 func (v *serving) inSession(ctx context.Context, ended <-chan struct{}) error {
-	session, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	done := make(chan struct{})
-	defer func() { <-done }()
-	defer cancel(nil)
-	go func() {
-		defer close(done)
+	session, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	watching.Go(func() {
 		select {
 		case <-ended:
-			cancel(context.Canceled)
+			cancel()
 		case <-session.Done():
 		}
-	}()
-	err := v.configure(session)
-	if err == nil && v.dhcp != nil {
-		err = v.keep(session)
-	} else if err == nil {
-		<-session.Done()
-	}
-	var f failed
-	switch {
+	})
+	err := v.keeper.Lead(session, addresses.Session{Out: frame.WriterFunc(v.send), Ready: v.m.Ready})
+	switch f := (addresses.Failed{}); {
 	case errors.As(err, &f):
-		return f.error
+		return f
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case session.Err() == nil:
+		v.m.Log.Warn("no address", "cause", err, "retry_in", leasePause)
 	}
 	return nil
 }
 
-// failed marks what is no fault of the network.
-type failed struct{ error }
-
-// configure gets an address and applies it, however long that takes.
-func (v *serving) configure(ctx context.Context) error {
-	if v.dhcp == nil {
-		return v.apply(ctx, v.m.Static)
-	}
-	for {
-		asking, cancel := context.WithTimeout(ctx, leaseTimeout)
-		lease, err := v.dhcp.Acquire(asking, frame.WriterFunc(v.send))
-		cancel()
-		if err == nil {
-			return v.applyLease(ctx, lease)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		v.s.log.Warn("no address", "cause", err, "retry_in", leasePause)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(leasePause):
-		}
-	}
-}
-
-func (v *serving) applyLease(ctx context.Context, l dhcp.Lease) error {
-	c := l.Config
-	if v.m.Adjust != nil {
-		c = v.m.Adjust(c)
-	}
-	return v.apply(ctx, c)
-}
-
-func (v *serving) apply(ctx context.Context, c netcfg.Config) error {
-	err := v.m.Configurer.Apply(ctx, c)
-	if err != nil && ctx.Err() == nil {
-		return failed{fmt.Errorf("apply the address %v: %w", c.Address, err)}
-	}
-	return err
-}
-
-// keep renews the lease, and asks for another when it is lost.
-func (v *serving) keep(ctx context.Context) error {
-	for {
-		err := v.keepLease(ctx)
-		if !errors.Is(err, dhcp.ErrExpired) && !errors.Is(err, dhcp.ErrRevoked) && !errors.Is(err, dhcp.ErrConflict) {
-			return err
-		}
-		v.s.log.Warn("address lost", "cause", err)
-		if err := v.apply(ctx, netcfg.Config{}); err != nil {
-			return err
-		}
-		if err := v.configure(ctx); err != nil {
-			return err
-		}
-	}
-}
-
-// keepLease renews one lease. What cannot be applied ends it.
-func (v *serving) keepLease(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	err := v.dhcp.Keep(ctx, frame.WriterFunc(v.send), func(l dhcp.Lease) {
-		if err := v.applyLease(ctx, l); err != nil {
-			cancel(err)
-		}
-	})
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
-}
-
-// release gives the address back, if there is one.
+// release gives the addresses back.
 func (v *serving) release(ctx context.Context) {
-	if v.dhcp == nil {
-		return
-	}
 	ctx, cancel := context.WithTimeout(ctx, releaseTime)
 	defer cancel()
-	if err := v.dhcp.Release(ctx, frame.WriterFunc(v.send)); err != nil {
-		v.s.log.Debug("lease not released", "cause", err)
-	}
+	v.keeper.Release(ctx, frame.WriterFunc(v.send))
 }
 
 // Stations returns how many members a policy lets a session in bridge mode have, and the

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"softether-go/pkg/addresses"
 	"softether-go/pkg/dhcp"
 	"softether-go/pkg/frame"
 	"softether-go/pkg/frame/frametest"
@@ -95,7 +96,7 @@ func (w *world) member(last byte) (configured, *frametest.Pipe, func() error) {
 	ended := make(chan error, 1)
 	mac := net.HardwareAddr{0x5e, 0, 0x53, 0, 0, last}
 	w.running.Go(func() {
-		ended <- w.s.Serve(ctx, Member{Endpoint: pipe, Configurer: c, DHCP: &dhcp.Config{MAC: mac}})
+		ended <- w.s.Serve(ctx, Member{Endpoint: pipe, Configurer: c, Config: addresses.Config{DHCP: &dhcp.Config{MAC: mac}}})
 	})
 	return c, pipe, func() error {
 		cancel()
@@ -174,7 +175,7 @@ func TestAMemberThatCannotBeConfiguredEnds(t *testing.T) {
 	w.session()
 	broken := errors.New("no such interface")
 	err := w.s.Serve(t.Context(), Member{Endpoint: &frametest.Pipe{}, Configurer: refusing{broken},
-		DHCP: &dhcp.Config{MAC: net.HardwareAddr{0x5e, 0, 0x53, 0, 0, 1}}})
+		Config: addresses.Config{DHCP: &dhcp.Config{MAC: net.HardwareAddr{0x5e, 0, 0x53, 0, 0, 1}}}})
 	if !errors.Is(err, broken) {
 		t.Errorf("got %v, want %v", err, broken)
 	}

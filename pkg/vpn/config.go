@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"softether-go/pkg/addresses"
 	"softether-go/pkg/autoconf"
 	"softether-go/pkg/client"
 	"softether-go/pkg/dhcp"
@@ -42,8 +43,6 @@ type Config struct {
 	OnState        func(client.State) // told of each new state, must not block; may be nil
 	Probe          health.Target      // whom Health asks; the zero Target is the gateway
 	Log            *slog.Logger       // nil discards
-
-	ipv6 *autoconf.Config // of a Tunnel; nil without IPv6
 }
 
 // Addressing says where addresses come from: from DHCP, unless Static is set. In bridge
@@ -68,12 +67,13 @@ type IPv6 struct {
 	Gateway netip.Addr // with Static: the router for everything else; may be invalid
 }
 
-// Plan says it in the terms of package client, for an End with this MAC address.
-func (a Addressing) Plan(mac net.HardwareAddr, log *slog.Logger) (ask *dhcp.Config, static netcfg.Config, adjust func(netcfg.Config) netcfg.Config) {
+// Plan says it in the terms of package addresses, for a host with this MAC address that
+// sees to IPv6 itself.
+func (a Addressing) Plan(mac net.HardwareAddr, log *slog.Logger) addresses.Config {
 	if !a.Static.IsZero() || a.NoDHCP {
-		return nil, a.adjust(a.Static), a.adjust
+		return addresses.Config{Static: a.adjust(a.Static), Adjust: a.adjust}
 	}
-	return &dhcp.Config{MAC: mac, Hostname: a.Hostname, ClientID: a.ClientID, Log: log}, netcfg.Config{}, a.adjust
+	return addresses.Config{DHCP: &dhcp.Config{MAC: mac, Hostname: a.Hostname, ClientID: a.ClientID, Log: log}, Adjust: a.adjust}
 }
 
 // adjust puts what the user says of name servers in place of what there is.
@@ -110,31 +110,32 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// planIPv6 says in the terms of package autoconf how a Tunnel gets IPv6. Called before a
-// MAC address is made up.
-func (c Config) planIPv6() *autoconf.Config {
-	if c.Address.IPv6.Off {
-		return nil
+// Plan says how a stack of ours with this MAC address gets its addresses, of both families.
+// One that is known says that it is the same each time, and so is the IPv6 address then.
+func (c Config) Plan(mac net.HardwareAddr, known bool, log *slog.Logger) addresses.Config {
+	plan := c.Address.Plan(mac, log)
+	six := c.Address.IPv6
+	if six.Off {
+		return plan
 	}
-	ac := &autoconf.Config{Hostname: c.Address.Hostname, Static: c.Address.IPv6.Static, Gateway: c.Address.IPv6.Gateway, Log: c.Log}
-	if c.MAC != nil {
+	plan.IPv6 = &autoconf.Config{MAC: mac, Hostname: c.Address.Hostname, Static: six.Static, Gateway: six.Gateway, Log: log}
+	if known {
 		// Whoever gives an address wants to be known again, by those on the hub at least. To
 		// others an IPv6 address tells no more than that.
-		key := sha256.Sum256(fmt.Appendf(nil, "softether-go address\x00%s\x00%s\x00%s", c.Session.Hub, c.Session.User, c.MAC))
-		ac.Key = key[:]
+		key := sha256.Sum256(fmt.Appendf(nil, "softether-go address\x00%s\x00%s\x00%s", c.Session.Hub, c.Session.User, mac))
+		plan.IPv6.Key = key[:]
 	}
-	return ac
+	return plan
 }
 
-// client returns what the client of an End with this MAC address is made from.
-func (c Config) client(mac net.HardwareAddr) client.Config {
+// client returns what the client of an End is made from that gets its addresses by plan.
+func (c Config) client(plan addresses.Config) client.Config {
 	cc := client.Config{
 		Session: c.Session, Servers: Servers(c.Servers, c.Fastest, c.Way), Hurry: c.Way.Changed(), Refresh: c.Refresh,
 		ReconnectDelay: c.ReconnectDelay, ReconnectMax: c.ReconnectMax, OnWelcome: c.OnWelcome, Log: c.Log,
 	}
 	if !c.Session.Bridge && !c.Session.Monitor {
-		cc.DHCP, cc.Static, cc.Adjust = c.Address.Plan(mac, c.Log)
-		cc.IPv6 = c.ipv6
+		cc.Config = plan
 	}
 	return cc
 }

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"softether-go/pkg/addresses"
 	"softether-go/pkg/client"
 	"softether-go/pkg/fairqueue"
 	"softether-go/pkg/frame"
@@ -19,7 +20,7 @@ import (
 // closes it. Besides, it may be a Protector, a Watcher and Queued.
 type End interface {
 	frame.Endpoint
-	client.Configurer
+	addresses.Configurer
 
 	// MAC returns the address that the hub knows this end by.
 	MAC() net.HardwareAddr
@@ -55,6 +56,11 @@ type Line struct {
 // New assembles a Line. Nothing is sent before Run.
 func New(cfg Config, end End) *Line {
 	cfg = cfg.withDefaults()
+	return assemble(cfg, end, cfg.Address.Plan(end.MAC(), cfg.Log))
+}
+
+// assemble is New for an End that gets its addresses by plan.
+func assemble(cfg Config, end End, plan addresses.Config) *Line {
 	l := &Line{way: cfg.Way, up: make(chan struct{})}
 	if p, ok := end.(Protector); ok {
 		l.way.Protect = p.Protect
@@ -67,7 +73,7 @@ func New(cfg Config, end End) *Line {
 		l.queue = fairqueue.New(end, l.way)
 		l.carrier.Endpoint = l.queue
 	}
-	cc := cfg.client(end.MAC())
+	cc := cfg.client(plan)
 	l.health = health.New(health.Config{Endpoint: l.carrier, Configurer: end, MAC: end.MAC(), Target: cfg.Probe, Log: cfg.Log})
 	cc.Endpoint, cc.Configurer, cc.OnState = l.health, l.health, l.noteState(cfg.OnState)
 	l.client = client.New(cc)

@@ -40,17 +40,14 @@ func (e *stackEnd) HasQueue() {}
 // Open makes a Tunnel that Run brings to life, for who wants to open listeners first.
 // The caller closes it after Run has returned.
 func Open(cfg Config) (*Tunnel, error) {
-	ipv6 := cfg.planIPv6()
+	known := cfg.MAC != nil
 	cfg = cfg.withDefaults()
-	if cfg.ipv6 = ipv6; ipv6 != nil {
-		ipv6.MAC, ipv6.Log = cfg.MAC, cfg.Log
-	}
 	stack, err := netstack.New(netstack.Config{MAC: cfg.MAC, Log: cfg.Log, Way: cfg.Way})
 	if err != nil {
 		return nil, err
 	}
 	end := &stackEnd{stack, cfg.MAC}
-	return &Tunnel{Line: New(cfg, end), stack: end, done: make(chan struct{})}, nil
+	return &Tunnel{Line: assemble(cfg, end, cfg.Plan(cfg.MAC, known, cfg.Log)), stack: end, done: make(chan struct{})}, nil
 }
 
 // Dial joins the VPN. It blocks until the first session is up and has its address, an
