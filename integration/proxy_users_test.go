@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -236,52 +237,92 @@ func (w *world) connectAs(t testing.TB, user, target string) (net.Conn, int) {
 	return conn, res.StatusCode
 }
 
-// Proves that users are hosts of their own on the real hub: the server behind it sees another
-// address for each, and the same for the same one, also of the next run.
+// Proves that users are hosts of their own on the real hub: the server behind it sees other
+// addresses for each, of both families, and the same for the same one, also of the next run.
 func TestIsolatedUsers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newWorld6(t)
 	w.srv.Policy(userName, "NoBridge", "yes") // as the official tools make users
 	users := newUserFile(t, w, "alice\nbob\ncarol\n mac 5e:00:00:00:00:07\n")
 	f := usualFlags.with(flags{"socks5": absent, "http": absent, "listen": httpProxy, "proxy-users": users.path, "isolate-users": "true"})
-	address := func(user, scheme string) (string, error) {
-		return w.Curl("--max-time", "15", "--proxy", scheme+"://"+user+":"+strings.TrimSuffix(user, "+web")+"@"+httpProxy, "http://"+siteName+"/whoami")
-	}
-	seen := make(map[string]string)
-	for run := range 2 {
-		c := w.StartClient(f)
-		for _, user := range []string{"alice", "bob", "alice+web", "alice"} {
-			for _, scheme := range []string{"http", "socks5h"} {
-				var got string
-				eventually(t, upTime, user+" gets through", func() (err error) {
-					got, err = address(user, scheme)
-					return err
-				})
-				if was := seen[user]; was != "" && was != got {
-					t.Errorf("run %d: %s is now %s, was %s\n%s", run, user, got, was, c.Log())
+	for _, row := range []struct {
+		name   string
+		ranges string // of dnsmasq
+		six    string // how IPv6 addresses begin then
+		runs   int
+	}{
+		{"by a router", lanPrefix6 + ":,slaac,64", lanPrefix6, 2},
+		{"by DHCPv6", lanPrefix6 + ":1000," + lanPrefix6 + ":1fff,64,10m", lanPrefix6 + ":1", 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if w.lan.dhcp != nil {
+				w.lan.dhcp.Kill()
+			}
+			w.lan.Dnsmasq(usualLease, append([]string{"--enable-ra", "--dhcp-range=" + row.ranges}, names6...)...)
+			seen := make(map[string]string) // by user and host
+			for n := range row.runs {
+				c := w.in(t).StartClient(f)
+				c.WaitLog("tunnel up", upTime)
+				var coming sync.WaitGroup
+				for _, user := range []string{"alice", "bob", "alice+web"} { // they come side by side
+					coming.Go(func() { _, _ = w.seenOf(user, "http", inside6) })
 				}
-				seen[user] = got
+				coming.Wait()
+				for _, user := range []string{"alice", "bob", "alice+web", "alice"} {
+					w.in(t).addressesOf(user, row.six, seen)
+				}
+				if n == 0 {
+					// The policy allows three stations in a session; a fourth is told so.
+					if got := w.curlStatus("carol", "http", "http://"+siteName+"/whoami"); got != 403 {
+						t.Errorf("one station too many: got %d, want 403", got)
+					}
+					c.WaitLog("NoBridge", 5*time.Second)
+				}
+				c.Terminate()
+				if code := c.ExitCode(15 * time.Second); code != 0 {
+					t.Errorf("run %d: exit code %d", n, code)
+				}
+				eventually(t, 5*time.Second, "the addresses are given back", func() error {
+					if n4, n6 := w.lan.Saw("DHCPRELEASE(br0) 10."), w.lan.Saw("DHCPRELEASE(br0) 00:03"); n4 < 3*(n+1) || row.runs == 1 && n6 < 3 {
+						return fmt.Errorf("%d of IPv4 and %d of IPv6 so far", n4, n6)
+					}
+					return nil
+				})
 			}
-		}
-		if run == 0 {
-			// The policy allows three stations in a session; a fourth is told so.
-			if got := w.curlStatus("carol", "http", "http://"+siteName+"/whoami"); got != 403 {
-				t.Errorf("one station too many: got %d, want 403", got)
+			different := make(map[string]bool)
+			for _, addr := range seen {
+				different[addr] = true
 			}
-			c.WaitLog("NoBridge", 5*time.Second)
-		}
-		c.Terminate()
-		if code := c.ExitCode(15 * time.Second); code != 0 {
-			t.Errorf("run %d: exit code %d", run, code)
-		}
-		eventually(t, 5*time.Second, "the addresses are given back", func() error {
-			if n := w.lan.Saw("DHCPRELEASE"); n < 3*(run+1) {
-				return fmt.Errorf("%d so far", n)
+			if len(seen) != 6 || len(different) != 6 {
+				t.Errorf("addresses: got %v, want six", seen)
 			}
-			return nil
 		})
 	}
-	if seen["alice"] == seen["bob"] || seen["alice"] == seen["alice+web"] || seen["bob"] == seen["alice+web"] {
-		t.Errorf("addresses: got %v, want three", seen)
+}
+
+// addressesOf notes which addresses the server sees for a user, which must be those that were
+// seen before.
+func (w *world) addressesOf(user, six string, seen map[string]string) {
+	w.t.Helper()
+	for _, host := range []string{inside6, siteName} { // IPv6 first, which comes last
+		for _, scheme := range []string{"http", "socks5h"} {
+			var got string
+			eventually(w.t, upTime, user+" gets through to "+host, func() (err error) {
+				got, err = w.seenOf(user, scheme, host)
+				return err
+			})
+			if host == inside6 && (!strings.HasPrefix(got, six) || strings.Contains(got, "ff:fe")) {
+				w.t.Errorf("%s is %s, want an address in %s that does not tell the MAC address", user, got, six)
+			}
+			if was := seen[user+" "+host]; was != "" && was != got {
+				w.t.Errorf("%s is now %s, was %s", user, got, was)
+			}
+			seen[user+" "+host] = got
+		}
 	}
+}
+
+// seenOf returns the address that a server sees for a user.
+func (w *world) seenOf(user, scheme, host string) (string, error) {
+	return w.Curl("--max-time", "15", "--proxy", scheme+"://"+user+":"+strings.TrimSuffix(user, "+web")+"@"+httpProxy, "http://"+host+"/whoami")
 }

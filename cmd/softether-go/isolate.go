@@ -9,9 +9,9 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"syscall"
 
 	"softether-go/netstack"
+	"softether-go/pkg/addresses"
 	"softether-go/pkg/config"
 	"softether-go/pkg/frame"
 	"softether-go/pkg/hosts"
@@ -28,13 +28,13 @@ func newIsolatedProgram(ctx context.Context, vc vpn.Config, cfg config.Config, l
 	if err != nil {
 		return nil, err
 	}
-	each := vc.Address
-	each.ClientID = nil // which would be the same for all, and so would be the address
+	each := vc
+	each.Address.ClientID = nil // which would be the same for all, and so would be the address
 	var p *program
 	members := hosts.New(hosts.Config{
 		Switch: sw, Way: vc.Way, Log: log,
 		MAC:  func(name string) net.HardwareAddr { return p.macOf(name, cfg) },
-		Plan: each.Plan,
+		Plan: func(mac net.HardwareAddr, log *slog.Logger) addresses.Config { return each.Plan(mac, true, log) },
 	})
 	vc.Session.Bridge = true // else the hub takes us for a single station
 	vc.OnWelcome = func(w wire.Welcome) { members.SetPolicy(w.Policy) }
@@ -138,14 +138,14 @@ func (u perUser) LookupNetIP(ctx context.Context, network, host string) (addrs [
 	return addrs, err
 }
 
-// Listen listens on the host's own address, so that it can be told to peers. A host has
-// none of IPv6.
+// Listen listens on the host's own address of a family, so that it can be told to peers.
 func (u perUser) Listen(ctx context.Context, network, _ string) (ln net.Listener, err error) {
-	if network == "tcp6" {
-		return nil, &net.OpError{Op: "listen", Net: network, Err: syscall.EAFNOSUPPORT}
-	}
 	err = u.With(ctx, proxy.UserOf(ctx), func(s *netstack.Stack) error {
-		ln, err = s.ListenTCP(netip.AddrPortFrom(s.Applied().Address.Addr(), 0))
+		own, err := ownOf(s.Applied(), network)
+		if err != nil {
+			return &net.OpError{Op: "listen", Net: network, Err: err}
+		}
+		ln, err = s.ListenTCP(netip.AddrPortFrom(own, 0))
 		return err
 	})
 	return ln, err

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"syscall"
 
+	"softether-go/pkg/netcfg"
 	"softether-go/pkg/vpn"
 )
 
@@ -21,16 +22,15 @@ func (s sockets) Listen(_ context.Context, network, address string) (net.Listene
 	if err != nil {
 		return nil, err
 	}
-	own, err := s.own(network)
+	own, err := ownOf(s.Address(), network)
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
 	}
 	return s.Tunnel.Listen(network, net.JoinHostPort(own.String(), port))
 }
 
-// own returns our address of the family that a network names.
-func (s sockets) own(network string) (netip.Addr, error) {
-	now := s.Address()
+// ownOf returns the address of the family that a network names among those there are now.
+func ownOf(now netcfg.Config, network string) (netip.Addr, error) {
 	switch {
 	case !now.Address.IsValid() && !now.IPv6.Usable():
 		return netip.Addr{}, syscall.ENETUNREACH // no lease yet

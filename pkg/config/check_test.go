@@ -74,6 +74,8 @@ func TestEveryProblemIsALineThatNamesTheRemedy(t *testing.T) {
 			"-isolate-users: makes each user a host: add -proxy-users, which tells users apart"},
 		{"isolated users with one address", with("-isolate-users", "-proxy-users", "f", "-no-dhcp", "-address", "10.0.0.5/24"),
 			"-no-dhcp: gives one address, but with -isolate-users each user needs one: drop one of the two"},
+		{"isolated users with one IPv6 address", with("-isolate-users", "-proxy-users", "f", "-address6", "2001:db8::5/64"),
+			"-address6: gives one address, but with -isolate-users each user needs one: drop one of the two"},
 		{"isolated users beside a forward", with("-isolate-users", "-proxy-users", "f", "-L", "8000:a:80"),
 			"-L: is of no user, but with -isolate-users there is no host for others: run a second softether-go for it"},
 		{"HTTPS without a certificate", with("-https", "127.0.0.1:8443"),

@@ -40,6 +40,9 @@ func (c Config) checkIsolation() (ps []problem) {
 	if c.Address.NoDHCP {
 		ps = append(ps, problem{flag: "no-dhcp", needs: []string{"isolate-users"}, text: "gives one address, but with -isolate-users each user needs one: drop one of the two"})
 	}
+	if c.Address.Address6.IsValid() {
+		ps = append(ps, problem{flag: "address6", needs: []string{"isolate-users"}, text: "gives one address, but with -isolate-users each user needs one: drop one of the two"})
+	}
 	for _, row := range []struct {
 		flag string
 		n    int

@@ -39,7 +39,7 @@ var proxyOptions = []option{
 		"tell web servers of the proxy: nothing; via (Via); all (Via, and Forwarded with the client's address); hide takes out what clients say of either",
 		one(parseAnnounce, func(d *draft) *Announce { return &d.Proxy.Announce })},
 	{proxies, "isolate-users", "", "false",
-		"make each user of -proxy-users a host of its own in the hub, with a MAC address and a lease; NAME+ANYTHING logs in as NAME and is yet another host",
+		"make each user of -proxy-users a host of its own in the hub, with a MAC address, a lease and IPv6; NAME+ANYTHING logs in as NAME and is yet another host",
 		one(parseBool, func(d *draft) *bool { return &d.Proxy.Isolate })},
 	{proxies, "proxy-open", "", "false",
 		"listen beyond loopback without user and password: whoever reaches the port may use the VPN",

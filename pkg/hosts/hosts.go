@@ -1,13 +1,15 @@
 // Package hosts makes several hosts of one session: for each name a network stack with
-// a MAC address and a lease of its own, so that in the hub users are told apart.
+// a MAC address and addresses of its own, so that in the hub users are told apart.
 //
 // # Theory of operation
 //
 // A host is made when somebody first needs it, as a member of a share.Switch, and With
-// waits until it has an address. It stays as long as anything on it is open, and for a while
-// after, as the next connection would have to ask for an address; then it gives that back
-// and goes. The next one of the same name has the same MAC address, so most DHCP servers
-// give it the same address again.
+// waits until it has an address. That is one of IPv4 mostly, and IPv6 takes a second or two
+// more: who needs it of a host that is new gets a second try when it has come. A host
+// stays as long as anything on it is open, and for a while after, as the next connection
+// would have to ask for an address; then it gives its addresses back and goes. The next
+// one of the same name has the same MAC address, so most DHCP servers give it the same
+// address again.
 //
 // # Limits
 //
@@ -23,6 +25,7 @@ package hosts
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -43,6 +46,9 @@ const (
 	usualIdle = 10 * time.Minute
 	// stationTime is how long a hub remembers one (Cedar/Hub.h, MAC_TABLE_EXPIRE_TIME).
 	stationTime = 10 * time.Minute
+	// secondFamily is how long after its first address a host may get one of the other
+	// family: a router is asked three times (1 and 2 s apart), and the address probed.
+	secondFamily = 5 * time.Second
 )
 
 // Config says how to make a host. Switch, MAC and Plan are required.
@@ -69,7 +75,7 @@ type Hosts struct {
 	left   map[string]time.Time // when those went that the hub may remember
 	limit  int                  // of stations; 0 means none
 	item   string               // of the policy, which says so
-	latest netcfg.Config        // applied last, on whichever host
+	latest netcfg.Config        // what a host has that knows most, or did last
 }
 
 // A host is one of them.
@@ -77,10 +83,12 @@ type host struct {
 	name  string
 	stack *netstack.Stack
 	ready chan struct{} // closed when there is an address for the first time
+	both  chan struct{} // closed when there are of both families, or are to be no more
 	ended chan struct{} // closed when it is served no more
 	end   context.CancelFunc
 
 	readyOnce sync.Once
+	bothOnce  sync.Once
 	address   netip.Prefix // that it had last; guarded by Hosts.mu
 	using     int          // calls of With; guarded by Hosts.mu
 	used      time.Time    // when something was open last; guarded by Hosts.mu
@@ -104,7 +112,8 @@ func (h *Hosts) SetPolicy(p wire.Policy) {
 	h.limit, h.item = share.Stations(p) // of which the client has warned
 }
 
-// Applied returns the configuration that was applied last, on whichever host.
+// Applied returns the configuration of a host that has all it is to have, or the nearest
+// to that there has been.
 func (h *Hosts) Applied() netcfg.Config {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -126,7 +135,32 @@ func (h *Hosts) With(ctx context.Context, name string, use func(*netstack.Stack)
 	case <-ctx.Done():
 		return fmt.Errorf("the host of %s has no address yet: %w", name, context.Cause(ctx))
 	}
-	return use(m.stack)
+	err = use(m.stack)
+	if lacksFamily(err) && m.awaitBoth(ctx) {
+		err = use(m.stack)
+	}
+	return err
+}
+
+// lacksFamily reports whether an address of the other family may be what was missing.
+func lacksFamily(err error) bool {
+	var dns *net.DNSError
+	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EAFNOSUPPORT) || errors.As(err, &dns)
+}
+
+// awaitBoth waits for addresses of both families, if there may be some yet, and reports
+// whether it has.
+func (m *host) awaitBoth(ctx context.Context) bool {
+	if m.settled() {
+		return false
+	}
+	select {
+	case <-m.both:
+		return true
+	case <-m.ended:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // take finds or makes a host. It is given back with give.
@@ -185,9 +219,12 @@ func (h *Hosts) create(ctx context.Context, name string) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &host{name: name, stack: stack, ready: make(chan struct{}), ended: make(chan struct{}), used: time.Now()}
+	m := &host{name: name, stack: stack, ready: make(chan struct{}), both: make(chan struct{}), ended: make(chan struct{}), used: time.Now()}
 	ctx, m.end = context.WithCancel(context.WithoutCancel(ctx)) // it outlives who needed it first
-	member := share.Member{Endpoint: stack, Configurer: applier{h, m}, Config: h.cfg.Plan(mac, log), Log: log}
+	member := share.Member{Endpoint: stack, Configurer: applier{h, m}, Config: h.cfg.Plan(mac, log), Ready: m.isReady, Log: log}
+	if member.IPv6 == nil {
+		m.hasBoth()
+	}
 	h.all[name] = m
 	delete(h.left, name)
 	log.Info("a host for the user", "mac", mac.String())
@@ -223,20 +260,47 @@ func (a applier) Apply(ctx context.Context, c netcfg.Config) error {
 	if err := a.m.stack.Apply(ctx, c); err != nil {
 		return err
 	}
-	if !c.Address.IsValid() {
-		return nil
+	if c.Address.IsValid() && c.IPv6.Usable() {
+		a.m.hasBoth()
 	}
 	a.h.mu.Lock()
-	a.h.latest = c
-	fresh := a.m.address != c.Address
-	a.m.address = c.Address
+	if leads(c) && (a.m.settled() || !leads(a.h.latest)) { // else others know more
+		a.h.latest = c
+	}
+	fresh := c.Address.IsValid() && a.m.address != c.Address
+	if fresh {
+		a.m.address = c.Address
+	}
 	a.h.mu.Unlock()
 	if fresh {
 		a.h.cfg.Log.Info("the user's address", "user", a.m.name, "address", c.Address)
 	}
-	a.m.readyOnce.Do(func() { close(a.m.ready) })
 	return nil
 }
+
+// leads reports whether c leads anywhere beyond the link.
+func leads(c netcfg.Config) bool { return c.Address.IsValid() || c.IPv6.Usable() }
+
+// isReady notes that there is an address to send from.
+func (m *host) isReady() {
+	m.readyOnce.Do(func() {
+		close(m.ready)
+		time.AfterFunc(secondFamily, m.hasBoth)
+	})
+}
+
+// settled reports whether no more is to be waited for.
+func (m *host) settled() bool {
+	select {
+	case <-m.both:
+		return true
+	default:
+		return false
+	}
+}
+
+// hasBoth notes that no more is to be waited for.
+func (m *host) hasBoth() { m.bothOnce.Do(func() { close(m.both) }) }
 
 // Run removes hosts that nobody needs, until ctx ends or Close is called.
 func (h *Hosts) Run(ctx context.Context) error {

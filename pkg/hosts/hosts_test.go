@@ -15,6 +15,7 @@ import (
 
 	"softether-go/netstack"
 	"softether-go/pkg/addresses"
+	"softether-go/pkg/autoconf"
 	"softether-go/pkg/dhcp"
 	"softether-go/pkg/frame"
 	"softether-go/pkg/hub/gateway"
@@ -28,8 +29,9 @@ func TestMain(m *testing.M) { os.Exit(leaktest.Run(m)) }
 // patience is for what a busy machine does in a second.
 const patience = 30 * time.Second
 
-// startHosts has a gateway with DHCP at the other end of the session.
-func startHosts(t *testing.T, idle time.Duration) (*Hosts, *gateway.Gateway) {
+// startHosts has a gateway with DHCP at the other end of the session. Hosts are as plan
+// leaves them.
+func startHosts(t *testing.T, idle time.Duration, plan ...func(*addresses.Config)) (*Hosts, *gateway.Gateway) {
 	t.Helper()
 	sw, err := share.New(nil)
 	if err != nil {
@@ -43,7 +45,11 @@ func startHosts(t *testing.T, idle time.Duration) (*Hosts, *gateway.Gateway) {
 		Switch: sw, Idle: idle,
 		MAC: func(name string) net.HardwareAddr { return net.HardwareAddr{0x5e, 0, 0, 0, 0, name[0]} },
 		Plan: func(mac net.HardwareAddr, _ *slog.Logger) addresses.Config {
-			return addresses.Config{DHCP: &dhcp.Config{MAC: mac}}
+			c := addresses.Config{DHCP: &dhcp.Config{MAC: mac}}
+			for _, change := range plan {
+				change(&c)
+			}
+			return c
 		},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -174,5 +180,57 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	if err := h.With(ctx, "alice", func(*netstack.Stack) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want the context's error", err)
+	}
+}
+
+// A host has IPv4 first, and who wants IPv6 of it at once gets that too.
+func TestANewHostIsWaitedForUntilItHasBothFamilies(t *testing.T) {
+	six := func(last byte) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0x20, 1: 0x01, 2: 0x0d, 3: 0xb8, 15: last}), 64)
+	}
+	h, _ := startHosts(t, 0, func(c *addresses.Config) {
+		mac := c.DHCP.MAC
+		c.IPv6 = &autoconf.Config{MAC: mac, Static: six(mac[5])}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	dial := func(name string, to netip.Addr) (err error) {
+		return h.With(ctx, name, func(s *netstack.Stack) error {
+			conn, err := s.DialContext(ctx, "tcp", netip.AddrPortFrom(to, 7).String())
+			if err == nil {
+				conn.Close()
+			}
+			return err
+		})
+	}
+	var ln net.Listener
+	if err := h.With(ctx, "bob", func(s *netstack.Stack) (err error) {
+		ln, err = s.ListenTCP(netip.AddrPortFrom(netip.IPv6Unspecified(), 7))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	if err := dial("bob", six('b').Addr()); err != nil { // bob has it now
+		t.Fatal(err)
+	}
+	if err := dial("alice", six('b').Addr()); err != nil {
+		t.Errorf("the first connection of a new host, by IPv6: %v", err)
+	}
+	if now := h.Applied(); !now.Address.IsValid() || !now.IPv6.Usable() {
+		t.Errorf("applied: %+v, want both families", now)
+	}
+	begun := time.Now()
+	if err := dial("alice", netip.MustParseAddr("2001:db8:1::1")); err == nil || time.Since(begun) > secondFamily {
+		t.Errorf("where no router leads: %v after %v", err, time.Since(begun))
 	}
 }
