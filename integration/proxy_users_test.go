@@ -10,9 +10,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -238,7 +240,8 @@ func (w *world) connectAs(t testing.TB, user, target string) (net.Conn, int) {
 }
 
 // Proves that users are hosts of their own on the real hub: the server behind it sees other
-// addresses for each, of both families, and the same for the same one, also of the next run.
+// addresses for each, of both families, and the same for the same one, also of the next run;
+// so do receivers of datagrams, and who connects to a user.
 func TestIsolatedUsers(t *testing.T) {
 	t.Parallel()
 	w := newWorld6(t)
@@ -270,6 +273,8 @@ func TestIsolatedUsers(t *testing.T) {
 				coming.Wait()
 				for _, user := range []string{"alice", "bob", "alice+web", "alice"} {
 					w.in(t).addressesOf(user, row.six, seen)
+					w.in(t).checkOwnAddress(user, seen[user+" "+siteName], netip.MustParseAddr(lanGateway))
+					w.in(t).checkOwnAddress(user, seen[user+" "+inside6], netip.MustParseAddr(lanGateway6))
 				}
 				if n == 0 {
 					// The policy allows three stations in a session; a fourth is told so.
@@ -325,4 +330,64 @@ func (w *world) addressesOf(user, six string, seen map[string]string) {
 // seenOf returns the address that a server sees for a user.
 func (w *world) seenOf(user, scheme, host string) (string, error) {
 	return w.Curl("--max-time", "15", "--proxy", scheme+"://"+user+":"+strings.TrimSuffix(user, "+web")+"@"+httpProxy, "http://"+host+"/whoami")
+}
+
+// checkOwnAddress checks that what a user sends to a host by UDP ASSOCIATE comes from an
+// address, and that BIND awaits the host there.
+func (w *world) checkOwnAddress(user, want string, host netip.Addr) {
+	w.t.Helper()
+	peer := w.lan.ns.ListenPacket(netip.AddrPortFrom(host, 0).String())
+	control := w.socks5As(user, []byte{5, 3, 0, 1, 0, 0, 0, 0, 0, 0})
+	defer control.Close()
+	relay := net.UDPAddrFromAddrPort(readBound(w.t, control))
+	sock := w.cli.ListenPacket("127.0.0.1:0")
+	if _, err := sock.WriteTo(datagramTo(peer.LocalAddr().(*net.UDPAddr).AddrPort(), 0, "from "+user), relay); err != nil {
+		w.t.Fatal(err)
+	}
+	b := make([]byte, 100)
+	peer.SetReadDeadline(time.Now().Add(10 * time.Second))
+	n, from, err := peer.ReadFrom(b)
+	if err != nil || string(b[:n]) != "from "+user || from.(*net.UDPAddr).IP.String() != want {
+		w.t.Errorf("%s by UDP: got %q from %v, %v, want it from %s", user, b[:n], from, err, want)
+	}
+	bind := append([]byte{5, 2}, datagramTo(netip.AddrPortFrom(host, 21), 0, "")[2:]...) // which has the same in it
+	awaits := w.socks5As(user, bind)
+	defer awaits.Close()
+	at := readBound(w.t, awaits)
+	if at.Addr().String() != want {
+		w.t.Errorf("%s by BIND: awaited at %v, want %s", user, at, want)
+	}
+	server, err := w.lan.dialFrom(host.String(), at.String())
+	if err != nil {
+		w.t.Fatalf("connect to %s: %v", user, err)
+	}
+	defer server.Close()
+	if from := readBound(w.t, awaits); from.String() != server.LocalAddr().String() {
+		w.t.Errorf("%s by BIND: told of %v, want %v", user, from, server.LocalAddr())
+	}
+	io.WriteString(server, user)
+	if n, err := io.ReadFull(awaits, b[:len(user)]); err != nil || string(b[:n]) != user {
+		w.t.Errorf("%s by BIND: got %q, %v", user, b[:n], err)
+	}
+}
+
+// socks5As logs in to the proxy as a user (RFC 1929), and sends it a request.
+func (w *world) socks5As(user string, request []byte) net.Conn {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	conn, err := w.cli.Dial(ctx, httpProxy)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	password, _, _ := strings.Cut(user, "+")
+	login := append(append([]byte{1, byte(len(user))}, user...), byte(len(password)))
+	conn.Write(slices.Concat([]byte{5, 1, 2}, login, []byte(password), request))
+	answer := make([]byte, 2+2)
+	if _, err := io.ReadFull(conn, answer); err != nil || answer[1] != 2 || answer[3] != 0 {
+		w.t.Fatalf("%s logs in: got %v, %v", user, answer, err)
+	}
+	return conn
 }
