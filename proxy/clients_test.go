@@ -145,14 +145,14 @@ func TestManyStreamsAtOnce(t *testing.T) {
 	}
 }
 
-// needCurl returns the path of curl.
-func needCurl(t *testing.T) string {
+// needTool returns the path of a program.
+func needTool(t *testing.T, program, debianPackage string) string {
 	t.Helper()
-	path, err := exec.LookPath("curl")
+	path, err := exec.LookPath(program)
 	if err == nil {
 		return path
 	}
-	const remedy = "curl is not installed: apt-get install curl"
+	remedy := program + " is not installed: apt-get install " + debianPackage
 	if os.Getenv("CI") == "true" {
 		t.Fatal(remedy)
 	}
@@ -161,7 +161,7 @@ func needCurl(t *testing.T) string {
 }
 
 func TestCurl(t *testing.T) {
-	curl := needCurl(t)
+	curl := needTool(t, "curl", "curl")
 	data := make([]byte, 20<<20)
 	for i := range data {
 		data[i] = byte(i >> 8 * 31)

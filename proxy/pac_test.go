@@ -76,10 +76,7 @@ func TestWithoutInsideThereIsNoPAC(t *testing.T) {
 
 // What is inside goes by the proxy, the rest does not; no name is looked up to tell.
 func TestPACDecides(t *testing.T) {
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Skip("needs node to run the script: apt-get install nodejs (integration runs it in Chromium)")
-	}
+	node := needTool(t, "node", "nodejs")
 	var script strings.Builder
 	want := ""
 	for _, row := range []struct {
