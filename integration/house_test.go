@@ -61,7 +61,7 @@ var rooms = map[string][]string{
 	"pkg/nat":                 {"pkg/frame", "pkg/inet", "pkg/netcfg"},
 	"pkg/leaktest":            {},
 	"pkg/stats":               {},
-	"pkg/split":               {},
+	"pkg/split":               {"pkg/binding"},
 	"pkg/netcfg/host":         {"pkg/netcfg", "pkg/netcfg/host/resolv"},
 	"pkg/netcfg/host/resolv":  {"pkg/netcfg"},
 	"pkg/netcfg":              {},

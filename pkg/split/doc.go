@@ -13,7 +13,9 @@
 // name is looked up where it is decided to go and nowhere else: a VPN name is never
 // asked of this machine's resolver, a direct one never of the tunnel's, and what a name
 // resolves to does not lead it the other way. Direct names are asked for as they are,
-// since a search domain of this machine could make a VPN name of them.
+// since a search domain of this machine could make a VPN name of them. The names below
+// in-addr.arpa and ip6.arpa, by which addresses are asked for their names, go where the
+// address goes.
 //
 // # What is not direct by accident
 //
@@ -24,7 +26,8 @@
 //     characters than a host name has, or that end in a number, such as 127.1;
 //   - addresses of private networks, of this machine and of its links, unless a prefix
 //     inside the range in question is direct. Neither "default" nor 0.0.0.0/0 opens the
-//     machine's loopback to those who may use a proxy.
+//     machine's loopback to those who may use a proxy, or what else it serves at the
+//     addresses of its interfaces, whose range is the network that they have there.
 //
 // The same addresses are refused as the answer to a direct name (DNS rebinding: a
 // stranger's name that says 127.0.0.1 or 192.168.0.1), and so is one that a -via-vpn

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"softether-go/pkg/binding"
 )
 
 // A Way is one of the two networks there are.
@@ -84,6 +86,7 @@ type Rules struct {
 	lengths  [2][]int // of the prefixes, longest first: IPv4, IPv6
 	domains  map[string]Way
 	rest     Way
+	own      func(netip.Addr) (netip.Prefix, bool) // binding.OwnNetwork
 }
 
 // New returns the rules that two lists come to; nil if both are empty. Every problem is
@@ -109,7 +112,7 @@ func New(direct, viaVPN []Target) (*Rules, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	r := &Rules{prefixes: make(map[netip.Prefix]Way), domains: make(map[string]Way)}
+	r := &Rules{prefixes: make(map[netip.Prefix]Way), domains: make(map[string]Way), own: binding.OwnNetwork}
 	for t, w := range all {
 		r.add(t, w)
 	}
@@ -171,6 +174,9 @@ func (r *Rules) Name(name string) Way {
 			return w
 		}
 	}
+	if a, ok := reversed(name); ok {
+		return r.Addr(a)
+	}
 	if !strings.Contains(name, ".") {
 		return VPN
 	}
@@ -187,7 +193,7 @@ func (r *Rules) Addr(a netip.Addr) Way {
 	if !ok {
 		p, w = netip.Prefix{}, r.rest
 	}
-	if w == Direct && !asked(p, a) {
+	if w == Direct && !r.asked(p, a) {
 		return VPN
 	}
 	return w
@@ -217,8 +223,8 @@ func (r *Rules) Answer(a netip.Addr) error {
 	if !ok {
 		p = netip.Prefix{}
 	}
-	if !asked(p, a) {
-		return fmt.Errorf("%v is %s: allow it with -direct %v if that is meant", a, kind(a), a)
+	if !r.asked(p, a) {
+		return fmt.Errorf("%v is %s: allow it with -direct %v if that is meant", a, r.kind(a), a)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package split
 
 import (
+	"cmp"
 	"net/netip"
 	"strings"
 	"testing"
@@ -97,6 +98,70 @@ func TestEverythingIsNotThisMachine(t *testing.T) {
 	for host, want := range map[string]Way{"192.0.2.1": Direct, "127.0.0.1": VPN, "192.168.1.1": VPN, "::1": VPN, "2001:db8::1": Direct} {
 		if got := r.Host(host); got != want {
 			t.Errorf("with 0.0.0.0/0 and ::/0 %s goes %v, want %v", host, got, want)
+		}
+	}
+}
+
+// What this machine serves at its own addresses is no more of the rest than its loopback.
+func TestOwnAddressesAreNotDirectByAccident(t *testing.T) {
+	own := func(a netip.Addr) (netip.Prefix, bool) {
+		p, ok := map[string]string{"198.51.100.7": "198.51.100.0/24", "2001:db8::7": "2001:db8::/64", "10.1.0.7": "10.1.0.0/16"}[a.String()]
+		return netip.MustParsePrefix(cmp.Or(p, "0.0.0.0/0")), ok
+	}
+	for _, row := range []struct {
+		direct string
+		want   map[string]Way
+	}{
+		{"default", map[string]Way{"198.51.100.7": VPN, "::ffff:198.51.100.7": VPN, "64:ff9b::c633:6407": VPN, "2001:db8::7": VPN, "10.1.0.7": VPN,
+			"198.51.100.8": Direct, "2001:db8::8": Direct}},
+		{"0.0.0.0/0 198.51.0.0/16 ::/0 10.0.0.0/8", map[string]Way{"198.51.100.7": VPN, "2001:db8::7": VPN, "10.1.0.7": VPN, "10.1.0.8": Direct}},
+		{"198.51.100.0/24 2001:db8::7 10.1.0.0/24", map[string]Way{"198.51.100.7": Direct, "2001:db8::7": Direct, "10.1.0.7": Direct}}, // named
+	} {
+		r := rules(t, row.direct, "")
+		r.own = own
+		for host, want := range row.want {
+			if got := r.Host(host); got != want {
+				t.Errorf("-direct %q: %s goes %v, want %v", row.direct, host, got, want)
+			}
+		}
+		if err := r.Answer(netip.MustParseAddr("198.51.100.7")); (err == nil) != (row.want["198.51.100.7"] == Direct) {
+			t.Errorf("-direct %q: as an answer: %v", row.direct, err)
+		}
+	}
+	if _, ok := rules(t, "default", "").own(netip.MustParseAddr("127.0.0.1")); !ok {
+		t.Error("rules do not know the addresses of this machine")
+	}
+}
+
+// Names of addresses are asked for where the addresses are.
+func TestReverseNamesGoWithTheirAddresses(t *testing.T) {
+	r := rules(t, "default 10.99.0.0/16 9.99.10.in-addr.arpa", "corp.example 203.0.113.0/24 2001:db8:1::/48 192.0.2.in-addr.arpa")
+	zeros := strings.Repeat("0.", 16)
+	for name, want := range map[string]Way{
+		"1.0.200.10.in-addr.arpa":                          VPN, // private
+		"1.0.200.10.IN-ADDR.ARPA.":                         VPN,
+		"200.10.in-addr.arpa":                              VPN, // the network of it
+		"10.in-addr.arpa":                                  VPN,
+		"7.0.99.10.in-addr.arpa":                           Direct, // named by its prefix
+		"9.113.0.203.in-addr.arpa":                         VPN,
+		"113.0.203.in-addr.arpa":                           VPN,
+		"1.100.51.198.in-addr.arpa":                        Direct,
+		"0-25.113.0.203.in-addr.arpa":                      VPN, // RFC 2317
+		"1.0-25.113.0.203.in-addr.arpa":                    VPN,
+		"1.9.113.0.203.in-addr.arpa":                       VPN,
+		"in-addr.arpa":                                     Direct, // nobody's
+		"x.in-addr.arpa":                                   Direct,
+		"256.in-addr.arpa":                                 Direct,
+		zeros + "0.0.0.0.1.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa": VPN,
+		zeros + "0.0.0.0.2.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa": Direct,
+		"8.e.f.ip6.arpa":                                   VPN, // fe80::
+		// A domain that is named decides before.
+		"5.9.99.10.in-addr.arpa": Direct,
+		"5.192.0.2.in-addr.arpa": VPN,
+		"arpa":                   VPN, // no dot
+	} {
+		if got := r.Name(name); got != want {
+			t.Errorf("%s goes %v, want %v", name, got, want)
 		}
 	}
 }

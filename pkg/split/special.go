@@ -37,9 +37,13 @@ var carriers = []struct {
 	{netip.MustParsePrefix("2002::/16"), 2},     // 6to4 (RFC 3056)
 }
 
-// rangeOf returns the special range that a is in. For an address that carries a special
-// one it is the address alone.
-func rangeOf(a netip.Addr) (p netip.Prefix, kind string, ok bool) {
+// rangeOf returns the special range that a is in: for an address of this machine's own
+// interfaces the network that it has there, and for one that carries a special one the
+// address alone.
+func (r *Rules) rangeOf(a netip.Addr) (p netip.Prefix, kind string, ok bool) {
+	if p, ok := r.own(a); ok {
+		return p, "an address of this machine", true
+	}
 	for _, s := range special {
 		if s.prefix.Contains(a) {
 			return s.prefix, s.kind, true
@@ -50,22 +54,22 @@ func rangeOf(a netip.Addr) (p netip.Prefix, kind string, ok bool) {
 			continue
 		}
 		b := a.As16()
-		if _, kind, ok := rangeOf(netip.AddrFrom4([4]byte(b[c.at : c.at+4]))); ok {
+		if _, kind, ok := r.rangeOf(netip.AddrFrom4([4]byte(b[c.at : c.at+4]))); ok {
 			return netip.PrefixFrom(a, a.BitLen()), kind, true
 		}
 	}
 	return netip.Prefix{}, "", false
 }
 
-func kind(a netip.Addr) string {
-	_, k, _ := rangeOf(a)
+func (r *Rules) kind(a netip.Addr) string {
+	_, k, _ := r.rangeOf(a)
 	return k
 }
 
 // asked reports whether a direct rule for p, which contains a, means a: it has to lie
 // within a's special range if there is one. An invalid p means none.
-func asked(p netip.Prefix, a netip.Addr) bool {
-	s, _, ok := rangeOf(a)
+func (r *Rules) asked(p netip.Prefix, a netip.Addr) bool {
+	s, _, ok := r.rangeOf(a)
 	if !ok {
 		return true
 	}
