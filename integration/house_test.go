@@ -21,7 +21,7 @@ import (
 // rooms lists for each package which of ours it may import. Nothing may import
 // what is not in its row.
 var rooms = map[string][]string{
-	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/addresses", "pkg/client", "pkg/config", "pkg/credential", "pkg/dnsproxy", "pkg/forward", "pkg/frame", "pkg/health", "pkg/hosts", "pkg/hub", "pkg/hub/gateway", "pkg/nat", "pkg/netcfg", "pkg/netcfg/host", "pkg/ping", "pkg/privnet", "pkg/session", "pkg/share", "pkg/split", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/unixsock", "pkg/users", "pkg/vpn", "pkg/wire"},
+	"cmd/softether-go":        {"netstack", "proxy", "pkg/account", "pkg/addresses", "pkg/binding", "pkg/client", "pkg/config", "pkg/credential", "pkg/dnsproxy", "pkg/forward", "pkg/frame", "pkg/health", "pkg/hosts", "pkg/hub", "pkg/hub/gateway", "pkg/nat", "pkg/netcfg", "pkg/netcfg/host", "pkg/ping", "pkg/privnet", "pkg/session", "pkg/share", "pkg/split", "pkg/stats", "pkg/tap", "pkg/underlay", "pkg/unixsock", "pkg/users", "pkg/vpn", "pkg/wire"},
 	"pkg/vpn":                 {"netstack", "pkg/addresses", "pkg/autoconf", "pkg/client", "pkg/dhcp", "pkg/fairqueue", "pkg/frame", "pkg/health", "pkg/netcfg", "pkg/session", "pkg/stats", "pkg/underlay", "pkg/wire"},
 	"pkg/autoconf":            {"pkg/frame", "pkg/inet", "pkg/netcfg"},
 	"pkg/client":              {"pkg/addresses", "pkg/autoconf", "pkg/dhcp", "pkg/frame", "pkg/session", "pkg/wire"},

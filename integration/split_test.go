@@ -172,8 +172,14 @@ func (w *world) askDNS(ctx context.Context, t testing.TB, name string) string {
 func TestSplit(t *testing.T) {
 	t.Parallel()
 	const privateHost = "10.99.0.1"
+	needTool(t, "dig", "bind9-dnsutils")
 	w := newRoutedWorld(t)
 	w.srv.ns.IP("address", "add", privateHost+"/32", "dev", "lo")
+	const ownPage = "another service of the client's machine\n"
+	servePage(w.cli, ownPage)
+	w.lan.ns.IP("address", "add", clientAddress+"/32", "dev", "lo") // the same address in the VPN
+	ownPorts := flags{"listen": clientAddress + ":1096", "proxy-open": "true", "health": clientAddress + ":9091",
+		"L": "0.0.0.0:8500:" + siteName + ":80", "dns-listen": dnsListener + "," + clientAddress + ":5354"}
 	host := startHostResolver(w.cli, map[string]string{
 		"www.beside.test": internetHost, "rebind.beside.test": "127.0.0.1", "home.beside.test": privateHost,
 		siteName: internetHost, "files": internetHost, // which would tell if it were asked
@@ -197,9 +203,10 @@ func TestSplit(t *testing.T) {
 		datagrams map[string]string // by host; the page of the side that answers
 		answers   map[string]string // to DNS questions
 	}{
-		{"all by the VPN but some", flags{"direct": "beside.test," + farServer},
+		{"all by the VPN but some", flags{"direct": "beside.test," + farServer + "," + clientAddress},
 			map[string]string{
-				siteName: inside, "files": inside, internetHost: inside, lanGateway: inside,
+				clientAddress: ownPage,
+				siteName:      inside, "files": inside, internetHost: inside, lanGateway: inside,
 				farServer: beside, "www.beside.test": beside,
 				"rebind.beside.test": refused, "home.beside.test": refused, "none.beside.test": refused,
 			}, "home.beside.test none.beside.test rebind.beside.test www.beside.test",
@@ -208,7 +215,8 @@ func TestSplit(t *testing.T) {
 		},
 		{"some by the VPN only", flags{"direct": "default,10.99.0.0/16", "via-vpn": lanDomain + ",203.0.113.0/24"},
 			map[string]string{
-				siteName: inside, "files": inside, lanGateway: inside, farServer: refused,
+				clientAddress: inside, // the machine's own is not of the rest
+				siteName:      inside, "files": inside, lanGateway: inside, farServer: refused,
 				internetHost: beside, "www.beside.test": beside, "home.beside.test": beside, privateHost: beside,
 				"rebind.beside.test": refused, "127.0.0.53": refused, "nothing." + lanDomain: refused,
 			}, "home.beside.test rebind.beside.test www.beside.test",
@@ -220,7 +228,7 @@ func TestSplit(t *testing.T) {
 			host.mu.Lock()
 			host.asked = nil
 			host.mu.Unlock()
-			c := w.in(t).StartClient(usualFlags.with(row.rules).with(flags{"dns-listen": dnsListener}))
+			c := w.in(t).StartClient(usualFlags.with(row.rules).with(ownPorts))
 			c.WaitUp()
 			for _, proxy := range proxies {
 				for name, want := range row.pages {
@@ -240,6 +248,16 @@ func TestSplit(t *testing.T) {
 			for name, want := range row.answers {
 				if got := w.askDNS(ctx, t, name); got != want {
 					t.Errorf("a question for %s: got %q, want %q", name, got, want)
+				}
+			}
+			out, _, _ := w.cli.run(t, "", "dig", "@127.0.0.1", "-p", "5353", "+short", "+tries=1", "-x", lanGateway)
+			if out != siteName+".\n" {
+				t.Errorf("the name of %s: got %q, want %s", lanGateway, out, siteName)
+			}
+			for _, port := range []string{"1096", "9091", "8500", "5354"} {
+				var code socksReply
+				if _, err := w.socksDial(ctx, clientAddress+":"+port); !errors.As(err, &code) || code != socksNotAllowed {
+					t.Errorf("port %s of the program itself: got %v, want %v", port, err, socksNotAllowed)
 				}
 			}
 			var code socksReply

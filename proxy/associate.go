@@ -38,7 +38,7 @@ const (
 	DropForeign      Drop = iota // to the relay, but not from its client
 	DropFragment                 // a fragment in the sense of RFC 1928
 	DropMalformed                // a header cut short, or an address of an unknown kind
-	DropDestination              // to where no datagram may go: port 0, loopback
+	DropDestination              // to where no datagram may go: port 0, loopback, ourselves
 	DropNotPermitted             // to where the user may not reach
 	DropRate                     // beyond the rate that the user may have
 	DropUnresolved               // to a name that was not resolved
@@ -326,7 +326,7 @@ func (a *association) fromClient(ctx context.Context) func(b []byte, from netip.
 // send passes a datagram on to a peer, whose name is host if it has one. It never waits:
 // what the tunnel has no room for is to be dropped.
 func (a *association) send(data []byte, host string, to netip.AddrPort) error {
-	if !datagramMayGo(to) {
+	if !datagramMayGo(to) || a.srv.Own != nil && a.srv.Own("udp", to) {
 		return errDestination
 	}
 	if a.user != nil {

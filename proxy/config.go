@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -41,6 +42,10 @@ type Config struct {
 
 	Auth Auth        // who may use the proxy; nil means everyone
 	TLS  *tls.Config // for clients that speak TLS; nil means that nobody does
+
+	// Own tells which ports of this machine, of tcp or udp, are this program's, so that it is
+	// no target of itself; nil knows of none but that by which a client has come.
+	Own func(network string, at netip.AddrPort) bool
 
 	Inside   func() Inside // what /proxy.pac is made of; nil means that there is none
 	Announce Announce      // what targets of HTTP are told; zero means nothing

@@ -198,7 +198,7 @@ func (h *HTTP) serveRequest(rw http.ResponseWriter, req *http.Request) {
 // visitor checks the credentials of a request (RFC 9110 section 11.7.2).
 func (h *HTTP) visitor(c *httpClient, req *http.Request) (v visitor, ok bool) {
 	if h.Auth == nil {
-		return newVisitor(c.conn, nil), true
+		return h.newVisitor(c.conn, nil), true
 	}
 	// The request for which net/http knows how to parse Basic credentials.
 	probe := http.Request{Header: http.Header{"Authorization": req.Header["Proxy-Authorization"]}}
@@ -209,7 +209,7 @@ func (h *HTTP) visitor(c *httpClient, req *http.Request) (v visitor, ok bool) {
 	ctx, cancel := context.WithTimeout(req.Context(), h.HandshakeTimeout)
 	defer cancel()
 	user := h.Auth.Login(ctx, []byte(name), []byte(password))
-	return newVisitor(c.conn, user), user != nil
+	return h.newVisitor(c.conn, user), user != nil
 }
 
 // fail answers a request that cannot be fulfilled, in a sentence. After a CONNECT

@@ -114,7 +114,7 @@ func (s *server) serveSOCKS(ctx context.Context, client net.Conn, in *ahead, don
 		done()
 		return
 	}
-	ctx, left, err := newVisitor(client, req.user).enter(ctx, done)
+	ctx, left, err := s.newVisitor(client, req.user).enter(ctx, done)
 	if err != nil {
 		s.refuse(client, req.version.refuse(UserLimit, err))
 		done()

@@ -226,13 +226,17 @@ func TestUsersAreToldByCodes(t *testing.T) {
 	expect(t, conn, "HTTP/1.1 403") // loopback before loop: it would be one on any port
 }
 
-// A target that is the address by which the client reached the proxy is a loop.
+// A target that is the address by which the client reached the proxy is a loop, and so is
+// any other of the program's ports.
 func TestTheProxyIsNoTargetOfItself(t *testing.T) {
-	v := visitor{local: netip.MustParseAddrPort("192.0.2.1:8080")}
+	v := visitor{local: netip.MustParseAddrPort("192.0.2.1:8080"), own: func(network string, at netip.AddrPort) bool {
+		return network == "tcp" && at == netip.MustParseAddrPort("192.0.2.3:9090")
+	}}
 	for _, row := range []struct {
 		target string
 		why    Reason
-	}{{"192.0.2.1:8080", Loop}, {"[::ffff:192.0.2.1]:8080", Loop}, {"192.0.2.1:80", 0}, {"192.0.2.2:8080", 0}} {
+	}{{"192.0.2.1:8080", Loop}, {"[::ffff:192.0.2.1]:8080", Loop}, {"192.0.2.1:80", 0}, {"192.0.2.2:8080", 0},
+		{"192.0.2.3:9090", Loop}, {"[::ffff:192.0.2.3]:9090", Loop}, {"192.0.2.3:9091", 0}} {
 		err := v.permits("", netip.MustParseAddrPort(row.target))
 		if row.why == 0 {
 			if err != nil {

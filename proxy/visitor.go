@@ -14,12 +14,13 @@ import (
 
 // A visitor is who asks for targets on one connection, and by which of our addresses.
 type visitor struct {
-	user  User           // nil where nobody has to log in
-	local netip.AddrPort // the proxy's end of the connection; invalid if it has no such address
+	user  User                              // nil where nobody has to log in
+	local netip.AddrPort                    // the proxy's end of the connection; invalid if it has no such address
+	own   func(string, netip.AddrPort) bool // Config.Own; may be nil
 }
 
-func newVisitor(client net.Conn, user User) visitor {
-	v := visitor{user: user}
+func (s *server) newVisitor(client net.Conn, user User) visitor {
+	v := visitor{user: user, own: s.Own}
 	if a, ok := client.LocalAddr().(*net.TCPAddr); ok {
 		ap := a.AddrPort()
 		v.local = netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
@@ -85,8 +86,9 @@ func (v visitor) permits(host string, to netip.AddrPort) error {
 	if what := special(addr); what != "" {
 		return &notPermitted{NotPermitted, fmt.Errorf("%s is a %s address, which nothing behind the tunnel has", addr, what)}
 	}
-	if addr == v.local.Addr() && to.Port() == v.local.Port() {
-		return &notPermitted{Loop, fmt.Errorf("%s is the proxy's own address", to)}
+	at := netip.AddrPortFrom(addr, to.Port())
+	if at == v.local || v.own != nil && v.own("tcp", at) {
+		return &notPermitted{Loop, fmt.Errorf("%s is a port of this program itself", at)}
 	}
 	if v.user == nil {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"time"
 
@@ -23,6 +24,7 @@ type forwarded struct {
 	name, text string // in counters: the kind, and what the flag was given
 	service
 	stats func() any
+	here  []net.Addr // where it listens on this machine
 }
 
 // service is what forwards and DNS listeners have in common.
@@ -49,7 +51,11 @@ func openForwards(ctx context.Context, c config.Forwards, tunnel *vpn.Tunnel, be
 		}
 		log.Info("forward", "from", f.Network+" "+fw.Addr().String(), "to", f.Target, "into_vpn", flag == "L")
 		name := map[string]string{"L": "forward", "R": "reverse"}[flag]
-		all = append(all, forwarded{name, text.String(), fw, func() any { return fw.Stats() }})
+		opened := forwarded{name, text.String(), fw, func() any { return fw.Stats() }, nil}
+		if flag == "L" {
+			opened.here = []net.Addr{fw.Addr()}
+		}
+		all = append(all, opened)
 		return nil
 	}
 	for _, f := range c.Local {
@@ -68,7 +74,8 @@ func openForwards(ctx context.Context, c config.Forwards, tunnel *vpn.Tunnel, be
 			return all, fmt.Errorf("-dns-listen: %w", err)
 		}
 		log.Info("answering DNS", "listen", s.Addr())
-		all = append(all, forwarded{"dns", at.String(), s, func() any { return s.Stats() }})
+		here := []net.Addr{net.TCPAddrFromAddrPort(s.Addr()), net.UDPAddrFromAddrPort(s.Addr())}
+		all = append(all, forwarded{"dns", at.String(), s, func() any { return s.Stats() }, here})
 	}
 	return all, nil
 }

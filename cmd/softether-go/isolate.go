@@ -45,7 +45,7 @@ func newIsolatedProgram(ctx context.Context, vc vpn.Config, cfg config.Config, l
 	pc := proxy.Config{
 		Listener: dial, PacketListener: dial,
 		Inside: func() proxy.Inside { return inside(members.Applied(), cfg.Split) },
-		Log:    log,
+		Own:    p.own.has, Log: log,
 	}
 	splitBetween(&pc, cfg.Split, dial, vc.Way.Bind)
 	if p.proxies, err = openProxies(ctx, cfg.Proxy, pc); err != nil {

@@ -25,6 +25,7 @@ type program struct {
 	proxies  *proxies
 	forwards forwards
 	health   *teller
+	own      *ownPorts
 	manager  *notifier // of services; nil tells nobody
 	drain    time.Duration
 	leave    func() error // what is to be done before the session ends; may be nil
@@ -93,7 +94,7 @@ func newProxyProgram(ctx context.Context, vc vpn.Config, cfg config.Config, log 
 	pc := proxy.Config{
 		Listener: sockets{tunnel}, PacketListener: sockets{tunnel},
 		Inside: func() proxy.Inside { return inside(tunnel.Address(), cfg.Split) },
-		Log:    log,
+		Own:    p.own.has, Log: log,
 	}
 	beside := splitBetween(&pc, cfg.Split, tunnel, vc.Way.Bind)
 	if p.proxies, err = openProxies(ctx, cfg.Proxy, pc); err != nil {
@@ -129,7 +130,7 @@ func assemble(vc vpn.Config, end localEnd, cfg config.Config) *program {
 
 // emptyProgram is told by a VPN made from vc of its states.
 func emptyProgram(vc *vpn.Config, cfg config.Config) *program {
-	p := &program{log: vc.Log, proxies: &proxies{}, health: &teller{}, drain: cfg.Service.Drain,
+	p := &program{log: vc.Log, proxies: &proxies{}, health: &teller{}, own: &ownPorts{}, drain: cfg.Service.Drain,
 		showEvery: cfg.Log.Statistics, tables: os.Stderr}
 	vc.OnState = p.noteState()
 	return p
@@ -153,6 +154,7 @@ func (p *program) watchdog(ctx context.Context) error { return p.manager.watch(c
 // run serves until ctx ends or something fails for good. The proxies stop first,
 // while the tunnel still carries their clients' last words.
 func (p *program) run(ctx context.Context) error {
+	p.own.addAll(p)
 	below, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	parts := []func(context.Context) error{p.Line.Run, p.proxies.serve, p.proxies.reload, p.forwards.serve, p.health.serve, p.watchdog, p.showCounters, p.giveBack}
