@@ -10,6 +10,12 @@
 //	defer tunnel.Close()
 //	resp, err := tunnel.HTTPClient().Get("http://files.corp/")
 //
+// The module's path names no host, so go get cannot fetch it. Clone it beside your own
+// module, put this into your go.mod, and run go mod tidy:
+//
+//	require softether-go v0.0.0
+//	replace softether-go => ../softether-go
+//
 // # Theory of operation
 //
 // Two halves are assembled here, and the command softether-go is assembled of the same.

@@ -1,6 +1,7 @@
 package vpn_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -138,6 +139,55 @@ func ExampleTunnel_Listen() {
 	// Output: hello from the VPN
 }
 
+// Receive datagrams at our address in the VPN, and answer those who sent them.
+func ExampleTunnel_ListenPacket() {
+	lab := startLab()
+	defer lab.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	server, err := vpn.Dial(ctx, lab.config())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer server.Close()
+	caller, err := vpn.Dial(ctx, lab.config())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer caller.Close()
+
+	socket, err := server.ListenPacket("udp", ":5000") // whatever address the lease gives, also later
+	if err != nil {
+		log.Fatal(err)
+	}
+	go func() {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := socket.ReadFrom(buf)
+			if err != nil {
+				return // the tunnel is closed
+			}
+			_, _ = socket.WriteTo(bytes.ToUpper(buf[:n]), from) // what is lost, the caller sends again
+		}
+	}()
+
+	conn, err := caller.DialContext(ctx, "udp", net.JoinHostPort(server.Address().Address.Addr().String(), "5000"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("hello")); err != nil {
+		log.Fatal(err)
+	}
+	buf := make([]byte, 1500)
+	n, err := conn.Read(buf)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", buf[:n])
+	// Output: HELLO
+}
+
 // Names are those of the VPN.
 func ExampleTunnel_LookupNetIP() {
 	lab := startLab()
@@ -152,6 +202,27 @@ func ExampleTunnel_LookupNetIP() {
 	addresses, err := tunnel.LookupNetIP(ctx, "ip4", "hub") // completed by the lease's domain
 	fmt.Println(addresses, err)
 	// Output: [10.77.0.1] <nil>
+}
+
+// Whatever takes a resolver of package net takes this one, which asks the VPN's name servers.
+func ExampleTunnel_Resolver() {
+	lab := startLab()
+	defer lab.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	tunnel, err := vpn.Dial(ctx, lab.config())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer tunnel.Close()
+
+	resolver := tunnel.Resolver() // has LookupMX, LookupSRV, LookupTXT and LookupAddr, too
+	hosts, err := resolver.LookupHost(ctx, "hub.demo.")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(hosts)
+	// Output: [10.77.0.1]
 }
 
 // A refusal is for good, and has a code that says why.
