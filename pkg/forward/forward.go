@@ -29,7 +29,7 @@
 // # Errors
 //
 // What befalls one client is counted, logged at debug level, and no matter of the
-// Forward's. Serve ends with its context or by Close and Shutdown.
+// Forward's. That the target is not reached is told as a warning, once a minute. Serve ends with its context or by Close and Shutdown.
 package forward
 
 import (
@@ -66,6 +66,9 @@ type Config struct {
 
 	ProxyHeader bool // tell the target who the client is
 
+	Name       string // in the log; "" means Listen and Target
+	Unreliable bool   // that the target is not there is nothing to warn of
+
 	DialTimeout time.Duration // names included; 0 means 30 s
 	HalfClose   time.Duration // silence allowed in a connection's last direction; 0 means 5 min
 	MaxConns    int           // 0 means 1024
@@ -75,6 +78,7 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
+	c.Name = cmp.Or(c.Name, c.Network+" "+c.Listen+" to "+c.Target)
 	c.DialTimeout = cmp.Or(c.DialTimeout, 30*time.Second)
 	c.HalfClose = cmp.Or(c.HalfClose, 5*time.Minute)
 	c.MaxConns = cmp.Or(c.MaxConns, 1024)
@@ -100,6 +104,7 @@ type Forward struct {
 	listener net.Listener // of TCP
 	packets  packetConn   // of UDP
 	counters counters
+	warned   warned
 
 	stop    sync.Once
 	stopped chan struct{} // closed by Shutdown and Close: nothing more is taken

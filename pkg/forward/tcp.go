@@ -68,8 +68,7 @@ func (f *Forward) carry(ctx context.Context, c net.Conn) {
 	target, err := f.cfg.To.DialContext(dialing, f.cfg.networkOf(f.cfg.Target), f.cfg.Target)
 	cancel()
 	if err != nil {
-		f.counters.failed.Add(1)
-		f.cfg.Log.Debug("forward: target not reached", "client", c.RemoteAddr(), "target", f.cfg.Target, "cause", err)
+		f.unreached(ctx, c.RemoteAddr(), err)
 		relay.Reset(c)
 		return
 	}

@@ -236,8 +236,7 @@ func (t *flows) serve(ctx context.Context, fl *flow) {
 	conn, err := t.cfg.To.DialContext(dialing, "udp", t.cfg.Target)
 	cancel()
 	if err != nil {
-		t.counters.failed.Add(1)
-		t.cfg.Log.Debug("forward: target not reached", "client", fl.peer, "target", t.cfg.Target, "cause", err)
+		t.unreached(ctx, fl.peer, err)
 		select {
 		case <-time.After(failPause):
 		case <-ctx.Done():

@@ -37,7 +37,7 @@ func Publish(ports []Port, d Dialer, log *slog.Logger) (*Published, error) {
 	p := new(Published)
 	for _, port := range ports {
 		f, err := forward.Open(forward.Config{Network: port.Network, From: forward.Host{}, Listen: port.Listen.String(),
-			To: insideOf{d}, Target: port.inside(), Log: log})
+			To: insideOf{d}, Target: port.inside(), Unreliable: true, Log: log})
 		if err != nil {
 			p.Close()
 			return nil, fmt.Errorf("publish: %w", err)
