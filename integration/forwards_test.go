@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -30,7 +31,8 @@ const (
 	closedPort = "4444"
 
 	forwardsMAC  = "02:00:00:00:70:07"
-	clientSecond = "198.18.0.12" // another address of the client's machine
+	clientSecond = "198.18.0.12"  // another address of the client's machine
+	otherAddress = "10.200.0.149" // what the client has in the VPN later
 )
 
 // dnsRecords are what only name servers of the VPN know, of types that a resolver of
@@ -160,6 +162,22 @@ func datagramsTell(t *testing.T, ns *netns, from, at string) {
 	})
 }
 
+// refused connects and wants to be let in by nobody.
+func refused(t *testing.T, ns *netns, at string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c, err := ns.Dial(ctx, at)
+	if err == nil {
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		_, err = c.Read(make([]byte, 1))
+		c.Close()
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%s: got %v, want a reset", at, err)
+	}
+}
+
 // ncatUDP has a datagram echoed by the VPN through -L. There is no end to be passed on, so
 // ncat's input stays open for a while.
 func (w *world) ncatUDP(t *testing.T) {
@@ -207,8 +225,8 @@ func TestForwards(t *testing.T) {
 	c := w.StartClient(usualFlags.with(flags{
 		"L": strings.Join([]string{"8000:" + siteName + ":80", sock + ":" + siteName + ":80", "7000:" + lanGateway + ":" + echoPort,
 			"udp/7000:" + lanGateway + ":" + echoPort, "5201:" + lanGateway + ":5201", "udp/5201:" + lanGateway + ":5201",
-			"udp/proxyv2/0.0.0.0:7007:" + lanGateway + ":" + echoPort}, ","),
-		"R": "proxyv2/8002:127.0.0.1:8002,8003:127.0.0.1:8003,5202:localhost:5202,udp/5202:localhost:5202," +
+			"8500:" + otherAddress + ":8600", "8089:nobody.corp:80", "udp/proxyv2/0.0.0.0:7007:" + lanGateway + ":" + echoPort}, ","),
+		"R": "8600:localhost:8500,8090:localhost:1,proxyv2/8002:127.0.0.1:8002,8003:127.0.0.1:8003,5202:localhost:5202,udp/5202:localhost:5202," +
 			"8004:" + homeSock + ",udp/proxyv2/9003:127.0.0.1:9003",
 		"dns-listen": "5300,0.0.0.0:5303",
 		"mac":        forwardsMAC,
@@ -283,6 +301,18 @@ func TestForwards(t *testing.T) {
 		}
 		datagramsTell(t, w.lan.ns, lanGateway, ours+":9003")
 	})
+	t.Run("what leads nowhere is told of once", func(t *testing.T) {
+		for range 2 {
+			refused(t, w.cli, "127.0.0.1:8089")
+			refused(t, w.lan.ns, ours+":8090")
+		}
+		for _, want := range []string{`forward="-L 127.0.0.1:8089:nobody.corp:80".*no such host`, `forward="-R 8090:localhost:1".*refused`} {
+			c.WaitLog("level=WARN.*"+want, 10*time.Second)
+			if n := len(regexp.MustCompile(want).FindAllString(c.Log(), -1)); n != 1 {
+				t.Errorf("%s is told %d times", want, n)
+			}
+		}
+	})
 	t.Run("a path by -R", func(t *testing.T) {
 		if out, errs, _ := w.lan.ns.run(t, "to a path\n", "ncat", ours, "8004"); out != "to a path\n" {
 			t.Errorf("got %q, %s", out, errs)
@@ -331,13 +361,14 @@ func TestForwards(t *testing.T) {
 	}
 	t.Run("all again after a restart of the server", func(t *testing.T) { again(t, c.address()) })
 	t.Run("all again at another address", func(t *testing.T) {
-		const other = "10.200.0.149"
 		w.lan.dhcp.Kill()
-		w.lan.Dnsmasq(usualLease, append(dnsRecords(), "--dhcp-host="+forwardsMAC+","+other)...)
+		w.lan.Dnsmasq(usualLease, append(dnsRecords(), "--dhcp-host="+forwardsMAC+","+otherAddress)...)
 		seen := len(c.Log())
 		w.srv.Disconnect(w.Session())
-		c.WaitLogAfter(seen, "(?s)address="+regexp.QuoteMeta(other)+".*tunnel up", recoverTime)
-		again(t, other)
+		c.WaitLogAfter(seen, "(?s)address="+regexp.QuoteMeta(otherAddress)+".*tunnel up", recoverTime)
+		again(t, otherAddress)
+		refused(t, w.cli, "127.0.0.1:8500")
+		c.WaitLog(`forward="-L 127.0.0.1:8500:`+otherAddress+`:8600".*our own address`, 10*time.Second)
 	})
 	c.Terminate()
 	if _, err := os.Stat(sock); !errors.Is(err, os.ErrNotExist) {

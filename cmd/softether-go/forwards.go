@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -13,6 +14,7 @@ import (
 	"softether-go/pkg/config"
 	"softether-go/pkg/dnsproxy"
 	"softether-go/pkg/forward"
+	"softether-go/pkg/netcfg"
 	"softether-go/pkg/stats"
 	"softether-go/pkg/vpn"
 )
@@ -45,7 +47,7 @@ func openForwards(ctx context.Context, c config.Forwards, tunnel *vpn.Tunnel, be
 	}()
 	add := func(flag string, text fmt.Stringer, f config.Forward, from forward.Listener, to forward.Dialer) error {
 		fw, err := forward.Open(forward.Config{Network: f.Network, From: from, Listen: f.Listen, To: to, Target: f.Target,
-			ProxyHeader: f.ProxyHeader, Log: log})
+			ProxyHeader: f.ProxyHeader, Name: "-" + flag + " " + text.String(), Log: log})
 		if err != nil {
 			return fmt.Errorf("-%s: %w", flag, err)
 		}
@@ -59,7 +61,7 @@ func openForwards(ctx context.Context, c config.Forwards, tunnel *vpn.Tunnel, be
 		return nil
 	}
 	for _, f := range c.Local {
-		if err := add("L", f, f.Forward, forward.Host{}, tunnel); err != nil {
+		if err := add("L", f, f.Forward, forward.Host{}, intoVPN{tunnel}); err != nil {
 			return all, err
 		}
 	}
@@ -85,13 +87,31 @@ type nameServers struct{ *vpn.Tunnel }
 
 func (n nameServers) NameServers() (servers, own []netip.Addr) {
 	a := n.Address()
+	return a.DNS.Servers, addressesOf(a)
+}
+
+// addressesOf lists our addresses in the VPN.
+func addressesOf(a netcfg.Config) (own []netip.Addr) {
 	if a.Address.IsValid() {
 		own = append(own, a.Address.Addr())
 	}
 	for _, x := range a.IPv6.Addresses {
 		own = append(own, x.Addr)
 	}
-	return a.DNS.Servers, own
+	return own
+}
+
+// intoVPN dials in the VPN, but not ourselves there: what -R would bring back to a port of
+// -L goes round until there are no more connections.
+type intoVPN struct{ *vpn.Tunnel }
+
+func (v intoVPN) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return v.DialPermitted(ctx, network, address, func(to netip.AddrPort) error {
+		if slices.Contains(addressesOf(v.Address()), to.Addr()) {
+			return fmt.Errorf("%v is our own address in the VPN, which leads back to this machine", to.Addr())
+		}
+		return nil
+	})
 }
 
 // serve serves all until ctx ends, or one fails.

@@ -220,8 +220,8 @@ func (f Forwards) open() (notes []string) {
 	return notes
 }
 
-// check finds ports that are wanted twice.
-func (f Forwards) check(p Proxy) (ps []problem) {
+// check finds ports that are wanted twice, and what leads into the VPN and back.
+func (f Forwards) check(p Proxy, a Addressing) (ps []problem) {
 	type port struct{ flag, network, listen string }
 	var here []port
 	for _, l := range p.listeners() {
@@ -238,6 +238,9 @@ func (f Forwards) check(p Proxy) (ps []problem) {
 	}
 	for _, l := range f.Local {
 		add("L", l.Network, l.Listen)
+		if at, err := netip.ParseAddrPort(l.Target); err == nil && (at.Addr() == a.Address.Addr() || at.Addr() == a.Address6.Addr()) {
+			ps = append(ps, problem{flag: "L", needs: []string{"address", "address6"}, text: fmt.Sprintf("%v leads to our own address in the VPN, and so back to this machine: give another's", l)})
+		}
 	}
 	for _, d := range f.DNS {
 		add("dns-listen", "udp", d.String())

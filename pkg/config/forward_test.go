@@ -100,6 +100,8 @@ func TestForwardsMeanNetstackMode(t *testing.T) {
 		{"-L: wants 127.0.0.1:80, which -listen has", []string{"-listen", "127.0.0.1:80", "-L", "80:web:80"}},
 		{"-dns-listen: wants 127.0.0.1:53, which -L has", []string{"-L", "udp/0.0.0.0:53:dns:53", "-dns-listen", "53"}},
 		{"-L: wants /s, which -L has", []string{"-L", "/s:a:1,/s:b:1"}},
+		{"-L: 127.0.0.1:8500:10.0.0.5:8600 leads to our own", []string{"-no-dhcp", "-address", "10.0.0.5/24", "-L", "8500:10.0.0.5:8600", "-R", "8600:localhost:8500"}},
+		{"-L: 127.0.0.1:85:[fd00::5]:86 leads to our own", []string{"-address6", "fd00::5/64", "-L", "85:[fd00::5]:86"}},
 		{"want the same port in the VPN", []string{"-R", "80:localhost:80,80:localhost:81"}},
 	} {
 		_, err := loadWords(append([]string{"-host", "h", "-user", "u", "-pass", "p"}, row.args...)...)

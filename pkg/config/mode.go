@@ -63,7 +63,7 @@ func (c Config) checkOfMode() []problem {
 	case ModeTAP:
 		return slices.Concat(c.checkTAP(), c.checkIPv6(), c.strayProxy(), c.strayForward(), c.straySplit(), c.strayRun())
 	}
-	ps := slices.Concat(c.strayTAP(), c.checkIPv6(), c.strayRun(), c.Proxy.check(), c.Forwards.check(c.Proxy), c.Split.check())
+	ps := slices.Concat(c.strayTAP(), c.checkIPv6(), c.strayRun(), c.Proxy.check(), c.Forwards.check(c.Proxy, c.Address), c.Split.check())
 	switch {
 	case c.serves() && len(c.Proxy.listeners()) == 0:
 		ps = append(ps, c.strayProxy()...)
