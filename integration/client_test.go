@@ -91,11 +91,17 @@ func (w *world) StartClient(f flags) *client {
 
 func (w *world) clientCommand(args ...string) *exec.Cmd {
 	w.t.Helper()
-	needTool(w.t, "setpriv", "util-linux")
 	path, err := buildClient()
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return w.sandboxed(path, args...)
+}
+
+// sandboxed prepares a program in the client's sandbox.
+func (w *world) sandboxed(path string, args ...string) *exec.Cmd {
+	w.t.Helper()
+	needTool(w.t, "setpriv", "util-linux")
 	dir := w.clientFiles()
 	return w.cli.Command(append([]string{"sh", "-c", unprivileged, "sh", dir, path}, args...)...)
 }

@@ -124,7 +124,7 @@ func TestAPeerThatVanishesIsGivenUp(t *testing.T) {
 			t.Errorf("connection %d: got %v, want %v", i, err, syscall.ETIMEDOUT)
 		}
 	}
-	waitFor(t, "the end of all but the other's", a, func(s Stats) bool { return s.TCPEstablished == 1 })
+	waitFor(t, "the end of all but the other's", a, func(s Stats) bool { return s.TCPEstablished == 1 && s.TCPTimedOut == uint64(len(gone)) })
 }
 
 // Readers that stop reading hold up their own peers, nobody else.

@@ -298,6 +298,7 @@ type Stats struct {
 	TCPFailed      uint64 // of these, refused, not answered or given up
 	TCPNoPort      uint64 // of these, as no local port was left
 	TCPEstablished int64  // connections established now
+	TCPTimedOut    uint64 // connections given up, as the peer answered no more
 	TCPRetransmits uint64 // segments sent again
 	TCPUnread      int64  // bytes received and not read by the programs, when looked at last; see unreadBudget
 	TCPLimited     uint64 // times that a connection's receive buffer was made smaller, as much is unread in all
@@ -344,5 +345,6 @@ func (st *Stats) addGVisor(g tcpip.Stats) {
 	st.TCPConnects = g.TCP.ActiveConnectionOpenings.Value()
 	st.TCPNoPort = g.TCP.FailedPortReservations.Value()
 	st.TCPEstablished = int64(g.TCP.CurrentEstablished.Value())
+	st.TCPTimedOut = g.TCP.EstablishedTimedout.Value()
 	st.TCPRetransmits = g.TCP.Retransmits.Value()
 }

@@ -118,7 +118,7 @@ func TestHTTPHangUpEndsDial(t *testing.T) {
 
 func TestHTTPAnswerToFailedDial(t *testing.T) {
 	statuses := map[Reason]int{
-		Refused: 502, NotPermitted: 403, HostUnreachable: 502, NetUnreachable: 502, Timeout: 504, NoFamily: 502, Resolve: 502, Other: 502,
+		Refused: 502, NotPermitted: 403, HostUnreachable: 502, NetUnreachable: 502, Timeout: 504, NoFamily: 502, NoPort: 503, Resolve: 502, Other: 502,
 	}
 	for form, request := range map[string]string{
 		"CONNECT":  "CONNECT a.corp:80 HTTP/1.1\r\nHost: a.corp:80\r\n\r\n",

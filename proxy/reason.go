@@ -33,6 +33,7 @@ const (
 	HostUnreachable               // no such neighbour, or an ICMP message said so
 	NetUnreachable                // no route, or no tunnel
 	NoFamily                      // IPv4 or IPv6 not usable in the tunnel
+	NoPort                        // no local port is left for this target
 	Stranger                      // BIND: a connection from another than the peer; it is refused, the client waits on
 	Canceled                      // the client hung up first, or the proxy closed
 	Other                         // anything else
@@ -61,6 +62,7 @@ var reasons = [numReasons]struct {
 	HostUnreachable: {"host-unreachable", "host unreachable", statute.RepHostUnreachable, http.StatusBadGateway},
 	NetUnreachable:  {"net-unreachable", "network unreachable", statute.RepNetworkUnreachable, http.StatusBadGateway},
 	NoFamily:        {"no-family", "address family not usable", statute.RepAddrTypeNotSupported, http.StatusBadGateway},
+	NoPort:          {"no-port", "no local port left", statute.RepServerFailure, http.StatusServiceUnavailable},
 	Stranger:        {"stranger", "not the expected peer", statute.RepRuleFailure, http.StatusForbidden},
 	Canceled:        {"canceled", "canceled", statute.RepServerFailure, http.StatusServiceUnavailable},
 	Other:           {"other", "request failed", statute.RepServerFailure, http.StatusBadGateway},
@@ -85,6 +87,7 @@ var errnos = []struct {
 	{syscall.ENETUNREACH, NetUnreachable},
 	{syscall.ENETDOWN, NetUnreachable},
 	{syscall.EAFNOSUPPORT, NoFamily},
+	{syscall.EADDRNOTAVAIL, NoPort},
 }
 
 // dialReason tells why a dial failed.

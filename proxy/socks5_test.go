@@ -167,6 +167,7 @@ var dialErrors = []struct {
 	{"timed out by a deadline", opError(os.ErrDeadlineExceeded), Timeout},
 	{"timed out by the context", fmt.Errorf("dial: %w", context.DeadlineExceeded), Timeout},
 	{"no such family", opError(syscall.EAFNOSUPPORT), NoFamily},
+	{"no port left", opError(syscall.EADDRNOTAVAIL), NoPort},
 	{"no such name", opError(&net.DNSError{Err: "no such host", IsNotFound: true}), Resolve},
 	{"resolver timed out", &net.DNSError{Err: "timeout", IsTimeout: true, UnwrapErr: context.DeadlineExceeded}, Resolve},
 	{"unknown", errors.New("odd"), Other},
@@ -179,7 +180,7 @@ func opError(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err:
 
 func TestSOCKS5ReplyToFailedDial(t *testing.T) {
 	codes := map[Reason]byte{
-		Refused: 5, NotPermitted: 2, HostUnreachable: 4, NetUnreachable: 3, Timeout: 6, NoFamily: 8, Resolve: 4, Other: 1,
+		Refused: 5, NotPermitted: 2, HostUnreachable: 4, NetUnreachable: 3, Timeout: 6, NoFamily: 8, NoPort: 1, Resolve: 4, Other: 1,
 	}
 	for _, tt := range dialErrors {
 		t.Run(tt.name, func(t *testing.T) {
