@@ -95,6 +95,7 @@ func (l *lan) far() *netns {
 	l.ns.IP("address", "add", lanGateway6+"/64", "dev", "br0", "nodad")
 	l.ns.Set("net/ipv6/conf/all/forwarding", "1")
 	l.ns.Set("net/ipv4/ip_forward", "1")
+	l.ns.NFT("table ip6 walls { chain forward { type filter hook forward priority 0; tcp dport " + closedPort + " reject with icmpv6 type admin-prohibited; }; }")
 	l.ns.NFT("table ip walls { chain forward { type filter hook forward priority 0; tcp dport " + closedPort + " reject with icmp type admin-prohibited; }; }")
 	startSite(l.t, far)
 	return far
@@ -135,13 +136,16 @@ func TestToolsOfTheVPN(t *testing.T) {
 	})
 	t.Run("nc fails as it should", func(t *testing.T) {
 		t.Parallel()
+		six := strings.Replace(own6, ":5/64", ":6/64", 1)
 		for _, row := range []struct{ host, port, want string }{
 			{lanGateway, "81", "refused"},
 			{"nobody.corp", "22", "no such host"},
 			{farHost, closedPort, "permission denied"}, // by a router
+			{six + farHost6, closedPort, "permission denied"},
+			{six + "2001:db8:202::99", "22", "no route"}, // says the router
 			{lanGateway[:len(lanGateway)-1] + "9", "22", "no route"},
 		} {
-			out, errs, code := w.tool(t, "", "nc", row.host, row.port)
+			out, errs, code := w.tool(t, "", "nc", append(strings.Fields(row.host), row.port)...)
 			if code != 1 || out != "" || !strings.Contains(errs, row.want) {
 				t.Errorf("nc %s %s: exit %d with %q and %q, want 1 with %q", row.host, row.port, code, out, errs, row.want)
 			}

@@ -271,8 +271,8 @@ func (c *conn) handshake(ctx context.Context, to tcpip.FullAddress) error {
 		case <-c.writable:
 		}
 		if terr := c.ep.LastError(); terr != nil {
-			if c.refusedByRouter(to) {
-				return syscall.EACCES
+			if why := c.refusedByRouter(to); why != 0 {
+				return why
 			}
 			return c.dialFailure(terr)
 		}
@@ -286,10 +286,14 @@ func (c *conn) handshake(ctx context.Context, to tcpip.FullAddress) error {
 	}
 }
 
-// refusedByRouter reports whether a router on the way has said that it may not forward.
-func (c *conn) refusedByRouter(to tcpip.FullAddress) bool {
+// refusedByRouter returns why a router on the way has said that it does not forward; zero is
+// that none has.
+func (c *conn) refusedByRouter(to tcpip.FullAddress) syscall.Errno {
 	local, terr := c.ep.GetLocalAddress()
-	return terr == nil && c.s.link.prohibited.take(attemptKey{fromFull(to), local.Port})
+	if terr != nil {
+		return 0
+	}
+	return c.s.link.refused.take(attemptKey{fromFull(to), local.Port})
 }
 
 func (c *conn) dialFailure(terr tcpip.Error) error {

@@ -23,6 +23,7 @@ import (
 type router struct {
 	*Stack                                    // whose frames it sees
 	refuse func(ip header.IPv4) (icmp []byte) // nil lets the packet pass
+	never6 []byte                             // with what TCP is refused by IPv6; nil lets it pass
 
 	mu      sync.Mutex
 	refused int
@@ -42,6 +43,13 @@ func (r *router) Run(ctx context.Context, dst frame.Writer) error {
 }
 
 func (r *router) stop(f []byte) bool {
+	if ip6 := header.IPv6(f[frame.HeaderLen:]); frame.EtherType(f) == frame.TypeIPv6 && ip6.NextHeader() == 6 && r.never6 != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.refused++
+		_ = r.WriteFrames([][]byte{icmpError6(ip6, r.never6)})
+		return true
+	}
 	if frame.EtherType(f) != frame.TypeIPv4 {
 		return false
 	}
@@ -78,6 +86,19 @@ func icmpError(about header.IPv4, icmp []byte) []byte {
 	return append(append(f, b...), body...)
 }
 
+// icmpError6 is icmpError for IPv6, from 2001:db8::fe.
+func icmpError6(about header.IPv6, icmp []byte) []byte {
+	body := append(bytes.Clone(icmp), about[:min(len(about), 48)]...)
+	src := tcpip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 0xfe})
+	h := header.ICMPv6(body)
+	h.SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: h, Src: src, Dst: about.SourceAddress()}))
+	b := make([]byte, header.IPv6MinimumSize, header.IPv6MinimumSize+len(body))
+	header.IPv6(b).Encode(&header.IPv6Fields{PayloadLength: uint16(len(body)), TransportProtocol: 58, HopLimit: 64,
+		SrcAddr: src, DstAddr: about.SourceAddress()})
+	f := append(append(append([]byte{}, macA...), macB...), 0x86, 0xdd)
+	return append(append(f, b...), body...)
+}
+
 // behind returns two joined hosts with a router between that refuses what the first sends.
 func behind(t *testing.T, refuse func(header.IPv4) []byte) (a, b *Stack, r *router) {
 	t.Helper()
@@ -109,7 +130,7 @@ func TestICMPErrorsEndADial(t *testing.T) {
 				if ip.Protocol() != 6 {
 					return nil
 				}
-				return []byte{icmpUnreachable, row.code, 0, 0, 0, 0, 0, 0}
+				return []byte{unreachable4, row.code, 0, 0, 0, 0, 0, 0}
 			})
 			begun := time.Now()
 			_, err := a.DialContext(t.Context(), "tcp", "10.0.0.2:80")
@@ -123,24 +144,79 @@ func TestICMPErrorsEndADial(t *testing.T) {
 	}
 }
 
+// The same of ICMPv6, most of which gVisor does not know.
+func TestICMPv6ErrorsEndADial(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		code byte
+		want syscall.Errno
+	}{
+		{"no route", 0, syscall.ENETUNREACH},
+		{"prohibited by the administrator", 1, syscall.EACCES},
+		{"beyond the scope", 2, syscall.ENETUNREACH},
+		{"address unreachable", 3, syscall.EHOSTUNREACH},
+		{"port unreachable", 4, syscall.ECONNREFUSED},
+		{"a source that a policy refuses", 5, syscall.EACCES},
+		{"a route that rejects", 6, syscall.EACCES},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			a, b := newStack(t, macA), newStack(t, macB)
+			r := &router{Stack: a, never6: []byte{unreachable6, row.code, 0, 0, 0, 0, 0, 0}}
+			join(t, r, b)
+			apply(t, a, dual("10.0.0.1/24", "2001:db8::1"))
+			apply(t, b, dual("10.0.0.2/24", "2001:db8::2"))
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if _, err := a.DialContext(ctx, "tcp", "[2001:db8::2]:80"); !errors.Is(err, row.want) {
+				t.Errorf("got %v, want %v", err, row.want)
+			}
+			if n, _ := r.seen(); n != 1 {
+				t.Errorf("after %d segments, want the first to be the last", n)
+			}
+		})
+	}
+}
+
 // A refusal by a router is about the attempt that it names, and no other.
-func TestProhibitionsAreForThoseTheyName(t *testing.T) {
-	var p prohibitions
+func TestRefusalsAreForThoseTheyName(t *testing.T) {
 	syn := make(header.IPv4, 28)
 	syn.Encode(&header.IPv4Fields{TotalLength: 40, TTL: 64, Protocol: 6,
 		SrcAddr: tcpip.AddrFrom4([4]byte{10, 0, 0, 1}), DstAddr: tcpip.AddrFrom4([4]byte{10, 0, 0, 2})})
-	binary.BigEndian.PutUint16(syn[20:], 4000)
-	binary.BigEndian.PutUint16(syn[22:], 80)
-	f := icmpError(syn, []byte{icmpUnreachable, icmpAdminProhibited, 0, 0, 0, 0, 0, 0})
-	key := attemptKey{netip.MustParseAddrPort("10.0.0.2:80"), 4000}
-	for n := range len(f) - 4 { // the ports are cut off
-		if p.note(f[:n]); p.take(key) {
-			t.Errorf("%d bytes were enough", n)
+	syn6 := make(header.IPv6, 48)
+	syn6.Encode(&header.IPv6Fields{PayloadLength: 20, HopLimit: 64, TransportProtocol: 6,
+		SrcAddr: tcpip.AddrFrom16([16]byte{15: 9}), DstAddr: tcpip.AddrFrom16([16]byte{0: 0x20, 15: 2})})
+	for _, ports := range [][]byte{syn[20:], syn6[40:]} {
+		binary.BigEndian.PutUint16(ports, 4000)
+		binary.BigEndian.PutUint16(ports[2:], 80)
+	}
+	for _, row := range []struct {
+		to string
+		f  []byte
+	}{
+		{"10.0.0.2:80", icmpError(syn, []byte{unreachable4, 13, 0, 0, 0, 0, 0, 0})},
+		{"[2000::2]:80", icmpError6(syn6, []byte{unreachable6, 1, 0, 0, 0, 0, 0, 0})},
+	} {
+		var r refusals
+		key := attemptKey{netip.MustParseAddrPort(row.to), 4000}
+		for n := frame.HeaderLen; n < len(row.f)-4; n++ { // the ports are cut off
+			if r.note(row.f[:n]); r.take(key) != 0 {
+				t.Errorf("%s: %d bytes were enough", row.to, n)
+			}
+		}
+		r.note(row.f)
+		if r.take(attemptKey{key.to, 4001}) != 0 || r.take(key) != syscall.EACCES || r.take(key) != 0 {
+			t.Errorf("%s: the attempt was not told from another, or not forgotten", row.to)
 		}
 	}
-	p.note(f)
-	if p.take(attemptKey{key.to, 4001}) || !p.take(key) || p.take(key) {
-		t.Error("the attempt was not told from another, or not forgotten")
+}
+
+// What is said of others than connections, such as pings, comes as it was sent.
+func TestOtherRefusalsAreLeftAsTheyAre(t *testing.T) {
+	echo := make(header.IPv6, 48)
+	echo.Encode(&header.IPv6Fields{PayloadLength: 8, HopLimit: 64, TransportProtocol: 58})
+	f := icmpError6(echo, []byte{unreachable6, 1, 0, 0, 0, 0, 0, 0})
+	if got := new(refusals).note(f); !bytes.Equal(got, f) {
+		t.Errorf("got %x, want %x", got, f)
 	}
 }
 
@@ -179,7 +255,7 @@ func TestTCPHonoursThePathMTU(t *testing.T) {
 		if ip.Flags()&header.IPv4FlagDontFragment == 0 {
 			return nil
 		}
-		return []byte{icmpUnreachable, 4, 0, 0, 0, 0, mtu >> 8, mtu & 0xff}
+		return []byte{unreachable4, 4, 0, 0, 0, 0, mtu >> 8, mtu & 0xff}
 	})
 	client, server := connected(t, a, b)
 	const size = 1 << 20

@@ -35,8 +35,8 @@ type link struct {
 	// dispatcher is where inbound packets go; nil before New is done and after Close.
 	dispatcher atomic.Pointer[stack.NetworkDispatcher]
 
-	in         inboundCounters
-	prohibited prohibitions
+	in      inboundCounters
+	refused refusals
 }
 
 type inboundCounters struct {
@@ -72,7 +72,7 @@ func (l *link) deliver(frames [][]byte) error {
 		if l.accepts(f) {
 			l.in.frames.Add(1)
 			l.in.bytes.Add(uint64(len(f)))
-			l.coalescer.Push(f)
+			l.coalescer.Push(l.refused.note(f))
 		}
 	}
 	l.coalescer.Flush(l.emit)
@@ -95,10 +95,7 @@ func (l *link) accepts(f []byte) bool {
 		return false
 	}
 	switch frame.EtherType(f) {
-	case frame.TypeIPv4:
-		l.prohibited.note(f)
-		return true
-	case frame.TypeARP:
+	case frame.TypeIPv4, frame.TypeARP:
 		return true
 	case frame.TypeIPv6:
 		if l.ip6.Load() {
