@@ -55,13 +55,13 @@ func (w *world) pysocks(task ...any) []any {
 	return append([]any{"/usr/bin/python3", "testdata/socksudp.py", port}, task...)
 }
 
-// counters has the client write its counters and returns one section of them.
+// counters has the client write its counters and returns one section of them, the first of a name.
 func (c *client) counters(section string) string {
 	c.t.Helper()
 	before := len(c.Log())
 	c.Signal(syscall.SIGUSR1)
 	c.WaitLogAfter(before, `(?m)^process\n(  .*\n)+`, 10*time.Second)
-	m := regexp.MustCompile(`(?m)^` + section + `\n((  .*\n)*)`).FindStringSubmatch(c.Log()[before:])
+	m := regexp.MustCompile(`(?m)^` + section + `(?: .*)?\n((  .*\n)*)`).FindStringSubmatch(c.Log()[before:])
 	if m == nil {
 		c.t.Fatalf("no counters of %s", section)
 	}

@@ -148,7 +148,7 @@ func snake(name string) string {
 func WriteTable(w io.Writer, sections []Section) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, s := range sections {
-		fmt.Fprintln(table, s.Name)
+		fmt.Fprintln(table, strings.TrimSpace(s.Name+" "+s.Of))
 		for _, r := range s.rows() {
 			fmt.Fprintf(table, "  %s\t%v\n", r.name, r.value)
 		}
@@ -156,8 +156,8 @@ func WriteTable(w io.Writer, sections []Section) error {
 	return table.Flush()
 }
 
-// Attrs returns a group for each section, of the counters that are not zero.
-// Sections without any are left out.
+// Attrs returns a group for each section, of which one it is if there are several, and of the
+// counters that are not zero. Sections without any are left out.
 func Attrs(sections []Section) []slog.Attr {
 	var attrs []slog.Attr
 	for _, s := range sections {
@@ -168,6 +168,9 @@ func Attrs(sections []Section) []slog.Attr {
 			}
 		}
 		if len(group) > 0 {
+			if s.Of != "" {
+				group = slices.Insert(group, 0, slog.String("of", s.Of))
+			}
 			attrs = append(attrs, slog.GroupAttrs(s.Name, group...))
 		}
 	}

@@ -50,6 +50,8 @@ type sample struct {
 var sections = []Section{
 	{Name: "stack", Counts: sample{InFrames: 7, NotForUs: 2, Batches: Histogram{0, 3, 1}, Refused: map[reason]uint64{0: 4, 1: 5}, unexported: 9}},
 	{Name: "idle", Counts: sample{}},
+	{Name: "port", Of: ":80", Counts: struct{ Open uint64 }{1}},
+	{Name: "port", Of: ":81", Counts: struct{ Open uint64 }{2}},
 }
 
 func TestTableHasEveryCounter(t *testing.T) {
@@ -59,7 +61,7 @@ func TestTableHasEveryCounter(t *testing.T) {
 	}
 	words := strings.Join(strings.Fields(b.String()), " ")
 	want := "stack in_frames 7 tcp_resets 0 not_for_us 2 open 0 batches 1:3 2-3:1 refused_away 5 refused_too_slow 4" +
-		" idle in_frames 0 tcp_resets 0 not_for_us 0 open 0 batches"
+		" idle in_frames 0 tcp_resets 0 not_for_us 0 open 0 batches port :80 open 1 port :81 open 2"
 	if words != want {
 		t.Errorf("got  %s\nwant %s", words, want)
 	}
@@ -75,7 +77,7 @@ func TestLogLineHasWhatIsNotZero(t *testing.T) {
 	}}))
 	log.LogAttrs(t.Context(), slog.LevelInfo, "statistics", Attrs(sections)...)
 	want := `level=INFO msg=statistics stack.in_frames=7 stack.not_for_us=2 stack.batches="1:3 2-3:1"` +
-		" stack.refused_away=5 stack.refused_too_slow=4\n"
+		" stack.refused_away=5 stack.refused_too_slow=4 port.of=:80 port.open=1 port.of=:81 port.open=2\n"
 	if b.String() != want {
 		t.Errorf("got  %swant %s", b.String(), want)
 	}
