@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,8 +15,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 var soak = flag.Duration("soak", 0, "how long TestManyConnectionsForLong goes on, with 10,000 connections; 0 is its short form")
@@ -193,8 +190,7 @@ func (c *client) count(section, name string) int {
 	return n
 }
 
-// enterClient is enter for one client by SOCKS5 that is to be asked for its counters. It
-// runs as root, so that its limits can be changed.
+// enterClient is enter for one client by SOCKS5 that is to be asked for its counters.
 func (p *place) enterClient() (*entrant, *client) {
 	p.t.Helper()
 	path, err := buildClient()
@@ -209,59 +205,4 @@ func (p *place) enterClient() (*entrant, *client) {
 	e.WaitUp()
 	e.manyPorts()
 	return e, c
-}
-
-// Proves that a client that is out of files serves those that are in, says so, and lets
-// others in when there are files again.
-func TestOutOfFilesHoldsUpNobodyThatIsIn(t *testing.T) {
-	t.Parallel()
-	needRoot(t)
-	p := newPlace(t, ourHub)
-	e, client := p.enterClient()
-	in, failed := e.openMany(20)
-	if failed > 0 {
-		t.Fatalf("%d connections failed to open", failed)
-	}
-	pid := e.pids[0]
-	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var usual unix.Rlimit
-	limit := func(files uint64) {
-		t.Helper()
-		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: files, Max: usual.Max}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &usual); err != nil {
-		t.Fatal(err)
-	}
-	limit(uint64(len(open) + 5))
-	begun := len(client.Log())
-	var waiting []net.Conn
-	for range 20 { // the kernel connects all of them, the client takes the first few
-		c, err := e.ns.Dial(t.Context(), e.proxy)
-		if err != nil {
-			t.Fatal(err)
-		}
-		waiting = append(waiting, c)
-	}
-	client.WaitLogAfter(begun, "accepting proxy clients paused.*too many open files", 10*time.Second)
-	for i, c := range in {
-		if err := echoOnce(c, 10*time.Second); err != nil {
-			t.Errorf("connection %d, which was there before: %v", i, err)
-		}
-	}
-	for _, c := range waiting {
-		c.Close()
-	}
-	limit(usual.Cur)
-	c, err := e.dial(echoTarget)
-	if err == nil {
-		err = echoOnce(c, 10*time.Second)
-	}
-	if err != nil {
-		t.Errorf("with files again: %v", err)
-	}
 }
