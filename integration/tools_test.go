@@ -164,6 +164,8 @@ func TestToolsOfTheVPN(t *testing.T) {
 			{"-count 1 -ttl 1 " + farHost, 1, `From 10\.200\.0\.1 icmp_seq=1 Time to live exceeded`},
 			{"-count 1 -df -size 1400 " + farHost, 1, `From 10\.200\.0\.1 icmp_seq=1 Frag needed and DF set \(mtu = 1300\)`},
 			{"-count 1 10.202.0.99", 1, `From 10\.200\.0\.1 icmp_seq=1 Destination Host Unreachable`},
+			{"-count 2 -interval 50ms 10.200.0.99", 1, `From 10\.200\.0\.\d+ icmp_seq=2 Destination Host Unreachable`}, // from us
+			{own6 + "-count 1 " + lanPrefix6 + ":99", 1, `From 2001:db8:200::5 icmp_seq=1 Destination Host Unreachable`},
 			{own6 + "-count 1 -6 " + farHost6, 0, `64 bytes from 2001:db8:202::2: icmp_seq=1 ttl=63`},
 			{own6 + "-count 1 -ttl 1 " + farHost6, 1, `From 2001:db8:.* icmp_seq=1 Time to live exceeded`},
 			{own6 + "-count 1 -df -size 1400 " + farHost6, 1, `From 2001:db8:.* icmp_seq=1 Frag needed and DF set \(mtu = 1300\)`},

@@ -3,6 +3,7 @@ package netstack
 import (
 	"net"
 	"net/netip"
+	"sync"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -15,6 +16,9 @@ import (
 type ICMPConn struct {
 	packetConn
 	v6 bool
+
+	lostMu sync.Mutex
+	lost   []lostMessage // which Receive is to tell of
 }
 
 // ListenICMP opens an ICMPConn of the network "ip4" or "ip6".
@@ -68,10 +72,12 @@ func (c *ICMPConn) Send(msg []byte, to netip.Addr, hops int, mayFragment bool) e
 	if _, err := c.send(msg, netip.Addr{}, netip.AddrPortFrom(to, 0), true); err != nil {
 		return fail(err)
 	}
+	c.watch(msg, to)
 	return nil
 }
 
-// Receive waits for a message, and says who sent it and of how many hops were left.
+// Receive waits for a message, and says who sent it and of how many hops were left. It may be
+// our own stack, which says of a message that nobody was there to take it.
 func (c *ICMPConn) Receive(b []byte) (n int, from netip.Addr, hops int, err error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -79,6 +85,9 @@ func (c *ICMPConn) Receive(b []byte) (n int, from netip.Addr, hops int, err erro
 	for {
 		if err := c.check(deadline); err != nil {
 			return 0, from, 0, c.opError("read", err)
+		}
+		if n, from := c.takeLost(b); n > 0 {
+			return n, from, ownHops, nil
 		}
 		c.dst = b
 		res, terr := c.ep.Read(&c.dst, tcpip.ReadOptions{NeedRemoteAddr: true})

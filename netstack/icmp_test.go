@@ -332,3 +332,46 @@ func TestICMPConnsSendAndReceive(t *testing.T) {
 		t.Error("took a network that is no family")
 	}
 }
+
+// Of what nobody was there to take the stack says so itself, once for each message.
+func TestICMPConnsHearOfNeighboursThatAreNotThere(t *testing.T) {
+	for _, row := range []struct {
+		network, own, to string
+		request          byte
+		says             []byte // type and code
+		inner            int    // header of what it is about
+	}{
+		{"ip4", "10.0.0.1", "10.0.0.99", 8, []byte{unreachable4, 1}, header.IPv4MinimumSize},
+		{"ip6", "2001:db8::1", "2001:db8::99", 128, []byte{unreachable6, 3}, header.IPv6MinimumSize},
+	} {
+		t.Run(row.network, func(t *testing.T) {
+			t.Parallel()
+			a, b := newStack(t, macA), newStack(t, macB)
+			join(t, a, b)
+			apply(t, a, dual("10.0.0.1/24", "2001:db8::1"))
+			c, err := a.ListenICMP(row.network)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			for seq := byte(1); seq <= 2; seq++ {
+				if err := c.Send([]byte{row.request, 0, 0, 0, 7, 7, 0, seq, 'x'}, netip.MustParseAddr(row.to), 9, false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			buf := make([]byte, 1500)
+			for seq := byte(1); seq <= 2; seq++ {
+				n, from, _, err := c.Receive(buf)
+				if err != nil {
+					t.Fatalf("after %d: %v", seq-1, err)
+				}
+				about := buf[8:n]
+				if from.String() != row.own || !bytes.Equal(buf[:2], row.says) || len(about) != row.inner+8 ||
+					!bytes.Equal(about[row.inner+4:], []byte{7, 7, 0, seq}) {
+					t.Errorf("of message %d: % x from %v", seq, buf[:n], from)
+				}
+			}
+		})
+	}
+}
