@@ -40,7 +40,9 @@
 //
 // Absolute-form requests go through net/http's own server, ReverseProxy and
 // Transport, which settle framing: requests, also to several hosts on one connection,
-// are parsed and written anew. One that could be read in two ways is refused before. Upgrades
+// are parsed and written anew. The framing of what a client sends is followed beside
+// net/http, which is given one request at a time: one that could be read in two ways, or of
+// which the two have not the same idea, is refused, and the connection ends. Upgrades
 // (WebSocket) are relayed after the 101.
 //
 // Inside TLS there is HTTP/1.1 or HTTP/2. In that a CONNECT is a stream among others, and
@@ -103,7 +105,7 @@
 // 64 KiB for HTTP. A dial has DialTimeout. A relay has no time limit while both
 // directions are open, an idle ssh session being a good one; once one has ended,
 // the other may be silent for HalfCloseTimeout; so may a client amid the body of a
-// request (HTTP: 408). An idle HTTP connection, a
+// request (HTTP: 408). The body of a request that is not passed on has HandshakeTimeout. An idle HTTP connection, a
 // client's or one of at most 64 to targets, is closed after IdleTimeout. A BIND has
 // BindTimeout, an association without datagrams AssociateTimeout. Its datagrams may be as
 // long as UDP's, 65507 bytes with the header; fragments (RFC 1928 section 7) are dropped.

@@ -89,29 +89,21 @@ func (h *HTTP) Serve(ctx context.Context, ln net.Listener) error {
 		return err
 	}
 	r.owns(srv)
-	_ = srv.Serve(strictListener{r, h.server}) // says only that r was closed
+	_ = srv.Serve(strictListener{r}) // says only that r was closed
 	err = r.finish()
 	h.CloseIdle()
 	return err
 }
 
-// strict is a client's connection as net/http gets it, unless that is HTTP/2's.
-func (s *server) strict(c net.Conn) *strict {
-	return newStrict(c, func(err error) { s.refused(c.RemoteAddr(), Malformed, err) })
-}
-
 // A strictListener accepts clients of HTTP/1.
-type strictListener struct {
-	net.Listener
-	srv *server
-}
+type strictListener struct{ net.Listener }
 
 func (l strictListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return l.srv.strict(c), nil
+	return newStrict(c), nil
 }
 
 // newServer returns what serves one run.
@@ -134,7 +126,8 @@ func (h *HTTP) newServer() *http.Server {
 func (r *run) owns(srv *http.Server) {
 	srv.BaseContext = func(net.Listener) context.Context { return r.ctx }
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		return context.WithValue(ctx, clientKey{}, &httpClient{conn: accepted(c), run: r, tls: insideTLS(c)})
+		s, _ := c.(*strict)
+		return context.WithValue(ctx, clientKey{}, &httpClient{conn: accepted(c), strict: s, run: r, tls: insideTLS(c)})
 	}
 	srv.ConnState = func(c net.Conn, state http.ConnState) {
 		if state == http.StateClosed {
@@ -149,9 +142,10 @@ func (h *HTTP) CloseIdle() { h.transports.closeIdle() }
 
 // httpClient is the client's connection behind a request's context.
 type httpClient struct {
-	conn net.Conn // as it was accepted
-	run  *run
-	tls  bool // HTTP is inside TLS
+	conn   net.Conn // as it was accepted
+	strict *strict  // as net/http has it; nil with HTTP/2
+	run    *run
+	tls    bool // HTTP is inside TLS
 }
 
 // insideTLS reports whether there is TLS in what has been put around a connection.
@@ -167,13 +161,22 @@ type clientKey struct{}
 
 // serveRequest answers one request.
 func (h *HTTP) serveRequest(rw http.ResponseWriter, req *http.Request) {
-	w := &response{ResponseWriter: rw}
 	c := req.Context().Value(clientKey{}).(*httpClient)
+	w := &response{ResponseWriter: rw, client: c.strict}
 	defer func() {
 		if w.hijacked {
 			c.run.remove(c.conn)
 		}
 	}()
+	if c.strict != nil {
+		if err := c.strict.admit(req); err != nil {
+			h.fail(w, req, Malformed, err)
+			return
+		}
+		if req.ContentLength != 0 { // whatever of the body is not passed on
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.HandshakeTimeout))
+		}
+	}
 	if h.isPAC(req) {
 		h.servePAC(w, req)
 		return
@@ -242,7 +245,8 @@ func (a addrString) String() string  { return string(a) }
 // ours, and keeps net/http from adding what the target did not say.
 type response struct {
 	http.ResponseWriter
-	hijacked bool // and to be removed when the handler returns
+	client   *strict // nil with HTTP/2
+	hijacked bool    // and to be removed when the handler returns
 }
 
 // Unwrap lets http.ResponseController flush.
@@ -251,7 +255,9 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // Hijack notes that the connection is ours.
 func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	w.hijacked = err == nil
+	if w.hijacked = err == nil; w.hijacked {
+		w.client.leave(rw.Reader)
+	}
 	return c, rw, err
 }
 
@@ -261,8 +267,14 @@ func (w *response) WriteHeader(status int) {
 	head := w.Header()
 	if status < http.StatusOK {
 		stripProxyHeaders(head)
-	} else if _, ok := head["Content-Type"]; !ok {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	if _, ok := head["Content-Type"]; !ok {
 		head["Content-Type"] = nil // a guess otherwise
+	}
+	if w.client != nil && w.client.ended.Load() {
+		head.Set("Connection", "close")
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

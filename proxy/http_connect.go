@@ -29,18 +29,15 @@ func (h *HTTP) serveConnect(c *httpClient, v visitor, w *response, req *http.Req
 		h.fail(w, req, UserLimit, err)
 		return
 	}
-	client, rw, err := w.Hijack()
+	_, _, err = w.Hijack()
 	if err != nil {
 		h.fail(w, req, Other, err)
 		done()
 		return
 	}
+	// Neither net/http nor what followed the requests has a say in a tunnel.
+	ahead, client := c.strict.rest, c.strict.Conn
 	_ = client.SetDeadline(time.Time{})
-	// net/http's own reader would end the request's context at every error.
-	ahead := buffered(rw.Reader)
-	if s, ok := client.(*strict); ok { // it has no say in a tunnel
-		client = s.Conn
-	}
 	if p, ok := client.(*peeked); ok {
 		ahead = append(ahead, buffered(p.in.Reader)...)
 		client = p.Conn

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func (h *HTTP) serveForward(v visitor, w *response, req *http.Request) {
 		h.forwarder.ServeHTTP(w, req.WithContext(ctx))
 		return
 	}
-	body := &heardBody{ReadCloser: req.Body, client: http.NewResponseController(w), silence: h.HalfCloseTimeout}
+	body := &heardBody{ReadCloser: req.Body, conn: w.client, answer: http.NewResponseController(w), silence: h.HalfCloseTimeout}
 	req = req.WithContext(context.WithValue(ctx, bodyKey{}, body))
 	req.Body = body
 	h.forwarder.ServeHTTP(w, req)
@@ -59,21 +60,46 @@ type bodyKey struct{}
 // A heardBody is the body of a request whose client may be silent for a while, not for ever.
 type heardBody struct {
 	io.ReadCloser
-	client  *http.ResponseController
+	conn    *strict // nil with HTTP/2
+	answer  *http.ResponseController
 	silence time.Duration
-	silent  atomic.Bool // for too long
+	failed  atomic.Pointer[error]
 }
 
 func (b *heardBody) Read(p []byte) (int, error) {
-	_ = b.client.SetReadDeadline(time.Now().Add(b.silence))
+	_ = b.answer.SetReadDeadline(time.Now().Add(b.silence))
 	n, err := b.ReadCloser.Read(p)
-	switch {
-	case err == io.EOF:
-		_ = b.client.SetReadDeadline(time.Time{}) // what follows is another request
-	case isTimeout(err):
-		b.silent.Store(true)
+	switch err {
+	case nil, http.ErrBodyReadAfterClose:
+	case io.EOF:
+		_ = b.answer.SetReadDeadline(time.Time{}) // what follows is another request
+	default:
+		b.failed.Store(&err)
+		if b.conn != nil {
+			b.conn.end() // net/http would go on to read requests
+		}
 	}
 	return n, err
+}
+
+// failure returns what was wrong with the body, unless its client has just gone.
+func (b *heardBody) failure() *refusal {
+	var err error
+	if failed := b.failed.Load(); failed != nil {
+		err = *failed
+	}
+	if b.conn != nil {
+		// Known before the request's context ends, and more telling.
+		err = cmp.Or(b.conn.brokenBody(), err)
+	}
+	_, ofNetwork := errors.AsType[net.Error](err)
+	switch {
+	case isTimeout(err):
+		return &refusal{why: Slow, err: fmt.Errorf("nothing more of the request has come in %v", b.silence)}
+	case err == nil, b.conn == nil, ofNetwork, err == io.EOF, err == io.ErrUnexpectedEOF:
+		return nil
+	}
+	return &refusal{why: Malformed, err: err}
 }
 
 // forwardTarget returns the address that a request is for, or why it cannot be passed on.
@@ -154,10 +180,6 @@ func stripProxyHeaders(head http.Header) {
 func (h *HTTP) received(res *http.Response) error {
 	h.counters.requests.Add(1)
 	stripProxyHeaders(res.Header)
-	if _, asked := res.Request.Header["Upgrade"]; asked && res.StatusCode != http.StatusSwitchingProtocols {
-		// Nobody has followed the client's stream since; see strict.
-		res.Header.Set("Connection", "close")
-	}
 	h.addVia(res.Header, res.ProtoMajor, res.ProtoMinor)
 	return nil
 }
@@ -165,8 +187,12 @@ func (h *HTTP) received(res *http.Response) error {
 // forwardFailed answers when there is no response.
 func (h *HTTP) forwardFailed(w http.ResponseWriter, req *http.Request, err error) {
 	why := Other
-	if b, ok := req.Context().Value(bodyKey{}).(*heardBody); ok && b.silent.Load() {
-		why, err = Slow, fmt.Errorf("nothing more of the request has come in %v", b.silence)
+	var ref *refusal
+	if b, ok := req.Context().Value(bodyKey{}).(*heardBody); ok {
+		ref = b.failure()
+	}
+	if ref != nil {
+		why, err = ref.why, ref.err
 	} else if de, ok := errors.AsType[*dialError](err); ok {
 		why = de.why
 	} else if req.Context().Err() != nil {

@@ -103,7 +103,7 @@ func (m *Mixed) tell(r *run, c net.Conn, web *handover) {
 		return
 	case beginsHTTP(first):
 		_ = c.SetWriteDeadline(time.Time{}) // net/http sets that of reading alone
-		if web.give(m.strict(&peeked{Conn: c, in: in})) {
+		if web.give(newStrict(&peeked{Conn: c, in: in})) {
 			return
 		}
 		ref = &refusal{why: Canceled, err: net.ErrClosed}
@@ -131,7 +131,7 @@ func (m *Mixed) serveTLS(r *run, c *peeked, web *handover) *refusal {
 	_ = c.SetDeadline(time.Time{})
 	var client net.Conn = t // net/http knows by the type that it is HTTP/2
 	if t.ConnectionState().NegotiatedProtocol != "h2" {
-		client = m.strict(t)
+		client = newStrict(t)
 	}
 	if !web.give(client) {
 		return &refusal{why: Canceled, err: net.ErrClosed}

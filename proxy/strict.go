@@ -1,60 +1,117 @@
 package proxy
 
 import (
-	"bytes"
-	"errors"
+	"bufio"
 	"io"
 	"net"
-	"strconv"
-	"strings"
+	"net/http"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // A strict is a client's connection of HTTP/1 on which a request that could be understood
-// in two ways is turned into one that is refused: with a length and chunks, with chunks in
-// HTTP/1.0, or with a header continued on the next line. net/http would settle on one
-// reading, and whoever stands before us may have settled on the other.
+// in two ways is found: with a length and chunks, with chunks in HTTP/1.0, or with a header
+// continued on the next line. net/http would settle on one reading and not tell, and whoever
+// stands before us may have settled on the other.
 //
-// It follows the framing of what is read, no more: bodies are counted, not looked at.
+// It follows the framing of what is read, no more: bodies are counted, not looked at. It
+// lets net/http have one request at a time, so that each request that net/http comes to can
+// be compared with what was followed. Where the two do not agree, and where a body is broken,
+// nothing more is read.
 type strict struct {
 	net.Conn
-	refused func(error) // told of such a request
+	ended atomic.Bool // nothing more is read
+
+	mu      sync.Mutex // guards these, as net/http may have a body read when the protocol changes
 	framing framing
-	poison  []byte      // to be read in place of the request
-	ended   atomic.Bool // nothing but poison is read any more
+	rest    []byte // has come, and is of a later request
+	served  int    // requests that net/http has come to
+	broken  error  // what a body failed by
+	left    bool   // nothing more is HTTP
 }
 
-// badRequest makes any part of a header before it no request, and is none by itself: a
-// line of it is neither a request line nor a header. net/http answers that by 400.
-const badRequest = "\x00\r\n\x00\r\n\r\n"
-
-func newStrict(c net.Conn, refused func(error)) *strict { return &strict{Conn: c, refused: refused} }
+func newStrict(c net.Conn) *strict { return &strict{Conn: c} }
 
 // NetConn returns the connection itself.
 func (s *strict) NetConn() net.Conn { return s.Conn }
 
-func (s *strict) Read(p []byte) (int, error) {
+// Read reads no further than to the end of a request.
+func (s *strict) Read(p []byte) (n int, err error) {
 	if s.ended.Load() {
-		if len(s.poison) == 0 {
-			return 0, io.EOF
-		}
-		n := copy(p, s.poison)
-		s.poison = s.poison[n:]
-		return n, nil
+		return 0, io.EOF
 	}
-	n, err := s.Conn.Read(p)
-	good, why := s.framing.follow(p[:n])
-	if why == nil {
-		return n, err
+	s.mu.Lock()
+	n = copy(p, s.rest)
+	s.rest = s.rest[n:]
+	s.mu.Unlock()
+	if n == 0 {
+		n, err = s.Conn.Read(p)
 	}
-	s.refused(why)
-	s.poison = []byte(badRequest)
-	s.ended.Store(true)
-	if good == 0 {
-		return s.Read(p)
+	return s.follow(p[:n], err)
+}
+
+// follow returns how much of b may be read, and keeps what is after it. err came with b.
+func (s *strict) follow(b []byte, err error) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.left {
+		return len(b), err
 	}
-	return good, nil
+	n, broken := s.framing.follow(b)
+	switch {
+	case broken != nil:
+		s.broken, err = broken, io.EOF
+		s.ended.Store(true)
+	case n < len(b):
+		s.rest, err = slices.Concat(b[n:], s.rest), nil // err comes again
+	case err != nil && s.framing.amidBody():
+		s.broken = err
+		s.ended.Store(true) // net/http would take what comes later for a request
+	}
+	return n, err
+}
+
+// admit returns why a request is not to be served. It is called once for each.
+func (s *strict) admit(req *http.Request) (why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.served++
+	switch h := &s.framing.last; {
+	case s.served != s.framing.heads:
+		why = errAstray
+	case h.folded:
+		why = errFolded
+	case h.chunks && h.sized:
+		why = errTwoLengths
+	case h.chunks && !req.ProtoAtLeast(1, 1):
+		why = errOldChunks
+	case !h.is(req):
+		why = errAstray
+	}
+	if why != nil {
+		s.ended.Store(true)
+	}
+	return why
+}
+
+// brokenBody returns what the body of a request failed by.
+func (s *strict) brokenBody() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
+}
+
+// end has nothing more read.
+func (s *strict) end() { s.ended.Store(true) }
+
+// leave has what comes read as it is, beginning with what net/http has read ahead.
+func (s *strict) leave(ahead *bufio.Reader) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = true
+	s.rest = append(buffered(ahead), s.rest...)
 }
 
 // Close lets a client that was refused read why: what it has sent and nobody has read
@@ -69,157 +126,4 @@ func (s *strict) Close() error {
 		_, _ = io.CopyN(io.Discard, s.Conn, lingerBytes)
 	}
 	return s.Conn.Close()
-}
-
-// framing follows a stream of HTTP/1 requests (RFC 9112 section 6).
-type framing struct {
-	state  framingState
-	line   []byte // the beginning of the line that is being read
-	first  bool   // a line of the header has been read: the request line
-	length int64  // of the body, or what is left of it or of a chunk
-	sized  bool   // there is a Content-Length
-	chunks bool   // there is a Transfer-Encoding
-	old    bool   // HTTP/1.0
-	leave  bool   // after this header the stream may be something else
-}
-
-type framingState uint8
-
-const (
-	inHead     framingState = iota // reading a request line and headers
-	inBody                         // length bytes are left
-	inSize                         // reading the line before a chunk
-	inChunk                        // length bytes are left
-	inChunkEnd                     // the line end after them
-	inTrailers                     // reading lines up to an empty one
-	elsewhere                      // after CONNECT or Upgrade, or what cannot be read
-)
-
-// maxFramingLine is what is kept of a line: enough for any length, not for a cookie.
-const maxFramingLine = 128
-
-var (
-	errTwoLengths = errors.New("a request with a length and with chunks")
-	errOldChunks  = errors.New("a request with chunks in HTTP/1.0")
-	errFolded     = errors.New("a header continued on the next line")
-)
-
-// follow goes on with b. If there is a request in it that is not to be served, it returns
-// how many bytes precede that, and why.
-func (f *framing) follow(b []byte) (good int, why error) {
-	for i := 0; i < len(b); {
-		if f.state == inHead && !f.first && len(f.line) == 0 {
-			good = i // a request begins
-		}
-		n, err := f.step(b[i:])
-		if err != nil {
-			return good, err
-		}
-		i += n
-	}
-	return len(b), nil
-}
-
-// step goes on with a part of b and returns how long that was.
-func (f *framing) step(b []byte) (int, error) {
-	switch f.state {
-	case elsewhere:
-		return len(b), nil
-	case inBody, inChunk:
-		n := min(int64(len(b)), f.length)
-		f.length -= n
-		switch {
-		case f.length > 0:
-		case f.state == inChunk:
-			f.state = inChunkEnd
-		default:
-			f.state = inHead
-		}
-		return int(n), nil
-	}
-	end := bytes.IndexByte(b, '\n')
-	part := b
-	if end >= 0 {
-		part = b[:end]
-	}
-	f.line = append(f.line, part[:min(len(part), maxFramingLine-len(f.line))]...)
-	if end < 0 {
-		return len(b), nil
-	}
-	line := strings.TrimSuffix(string(f.line), "\r")
-	f.line = f.line[:0]
-	return end + 1, f.readLine(line)
-}
-
-func (f *framing) readLine(line string) error {
-	switch f.state {
-	case inHead:
-		return f.headLine(line)
-	case inSize:
-		size, _, _ := strings.Cut(line, ";")
-		n, err := strconv.ParseInt(strings.TrimSpace(size), 16, 64)
-		switch {
-		case err != nil || n < 0:
-			f.state = elsewhere // an error to whoever reads the body, too
-		case n == 0:
-			f.state = inTrailers
-		default:
-			f.state, f.length = inChunk, n
-		}
-	case inChunkEnd:
-		f.state = inSize
-	case inTrailers:
-		if line == "" {
-			*f = framing{line: f.line}
-		}
-	}
-	return nil
-}
-
-// headLine reads a line of a header.
-func (f *framing) headLine(line string) error {
-	switch {
-	case !f.first:
-		f.first = true
-		f.leave = strings.HasPrefix(line, "CONNECT ")
-		f.old = strings.HasSuffix(line, " HTTP/1.0")
-		return nil
-	case line == "":
-		return f.endHead()
-	case line[0] == ' ' || line[0] == '\t':
-		return errFolded
-	}
-	name, value, _ := strings.Cut(line, ":")
-	switch strings.ToLower(name) {
-	case "content-length":
-		n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
-		if err != nil || n < 0 {
-			f.leave = true // net/http refuses it
-		}
-		f.sized, f.length = true, n
-	case "transfer-encoding":
-		f.chunks = true
-	case "upgrade":
-		f.leave = true
-	}
-	return nil
-}
-
-// endHead knows what follows a header.
-func (f *framing) endHead() error {
-	is := *f
-	*f = framing{line: f.line}
-	switch {
-	case is.chunks && is.sized:
-		return errTwoLengths
-	case is.chunks && is.old:
-		return errOldChunks
-	case is.leave:
-		f.state = elsewhere
-	case is.chunks:
-		f.state = inSize
-	case is.length > 0:
-		f.state, f.length = inBody, is.length
-	}
-	return nil
 }
