@@ -89,7 +89,7 @@ func TestProxyUsers(t *testing.T) {
 	t.Parallel()
 	w := newWorldWithoutDHCP(t)
 	w.lan.Dnsmasq(usualLease, "--host-record=loop.corp,127.0.0.1", "--host-record=meta.corp,169.254.169.254", "--host-record=far.corp,"+routedHost)
-	users := newUserFile(t, w, "alice\nbob\n deny far.corp\n allow .corp 80\n allow 10.201.0.0/16\ncarol\n connections 1\ndave\n rate-down 100k\n")
+	users := newUserFile(t, w, "alice\nbob\n deny far.corp\n allow .corp 80\n allow 10.201.0.0/16\ncarol\n connections 1\n"+rateUsers)
 	c := w.StartClient(usualFlags.with(flags{"socks5": absent, "listen": httpProxy, "proxy-users": users.path, "http": clientAddress + ":8082"}))
 	eventually(t, upTime, "the tunnel carries traffic", func() error {
 		if got := w.curlStatus("alice", "http", "http://"+siteName+"/"); got != 200 {
@@ -171,6 +171,7 @@ func TestProxyUsers(t *testing.T) {
 			t.Errorf("300 kB at 100 kB/s took %v", took)
 		}
 	})
+	w.checkRates(t, c)
 	t.Run("a file that changes", func(t *testing.T) {
 		kept, _ := w.connectAs(t, "alice", lanGateway+":"+echoPort)
 		lost, _ := w.connectAs(t, "carol", lanGateway+":"+echoPort)
