@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/term"
 
+	"softether-go/pkg/config"
 	"softether-go/pkg/vpn"
 )
 
@@ -24,9 +25,9 @@ const toolPatience = 30 * time.Second
 // netcat joins the standard input and output to a port in the VPN, as nc does, in a
 // session of its own. It is for ssh's ProxyCommand, so it is silent unless it fails.
 func netcat(ctx context.Context, args []string, t terminal) error {
-	flags, words := cutWords(args, 2)
-	if len(words) != 2 {
-		return usageError{errors.New("nc takes a host and a port, after the flags: softether-go nc -config office.conf build.corp 22")}
+	flags, words, err := cutWords("nc", args, "a host and a port", "build.corp 22")
+	if err != nil {
+		return err
 	}
 	tunnel, err := dialTool(ctx, flags, t)
 	if err != nil {
@@ -46,13 +47,18 @@ func netcat(ctx context.Context, args []string, t terminal) error {
 	return join(ctx, conn, tunnel, t)
 }
 
-// cutWords takes up to n words off the end, up to the first that is a flag.
-func cutWords(args []string, n int) (flags, words []string) {
-	i := len(args)
-	for i > 0 && len(args)-i < n && !strings.HasPrefix(args[i-1], "-") {
-		i--
+// cutWords takes the words off that a command takes after the flags: as many as the example has.
+func cutWords(command string, args []string, what, example string) (flags, words []string, err error) {
+	flags, words, err = config.CutWords(args)
+	switch {
+	case errors.Is(err, config.ErrHelp):
+		return nil, nil, err
+	case err != nil:
+		return nil, nil, usageError{err}
+	case len(words) != len(strings.Fields(example)):
+		return nil, nil, usageError{fmt.Errorf("%s takes %s, after the flags: softether-go %s -config office.conf %s", command, what, command, example)}
 	}
-	return args[:i], args[i:]
+	return flags, words, nil
 }
 
 // dialTool joins the VPN for a command that uses it itself.

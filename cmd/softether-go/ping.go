@@ -75,26 +75,14 @@ func (f *ownFlags) family() string {
 	return "ip"
 }
 
-// host takes the last word off.
-func (f *ownFlags) host(command string) string {
-	flags, words := cutWords(f.rest, 1)
-	f.rest = flags
-	if len(words) == 0 {
-		f.err = errors.Join(f.err, fmt.Errorf("%s takes a host, after the flags: softether-go %s -config office.conf build.corp", command, command))
-		return ""
-	}
-	return words[0]
-}
-
 // pingHost asks for echoes, as ping(8) does. The exit code is 1 if none has come.
 func pingHost(ctx context.Context, args []string, t terminal) error {
 	f := &ownFlags{rest: args}
-	host := f.host("ping")
 	cfg := ping.Config{
 		Count: f.number("count", 0, 1<<30), Size: f.number("size", 56, 65507), Hops: f.number("ttl", 64, 255),
 		Interval: f.interval("interval", time.Second, 10*time.Millisecond), Whole: f.is("df"),
 	}
-	return f.ask(ctx, t, "ping", host, func(conn ping.Conn, to netip.Addr, mtu int) error {
+	return f.ask(ctx, t, "ping", func(conn ping.Conn, host string, to netip.Addr, mtu int) error {
 		cfg.To = to
 		if most := longestEcho(mtu, to); cfg.Size > most {
 			return usageError{fmt.Errorf("-size: %d bytes do not fit into a packet of this VPN: give %d or less", cfg.Size, most)}
@@ -114,12 +102,17 @@ func pingHost(ctx context.Context, args []string, t terminal) error {
 
 // ask joins the VPN, finds the host, and has use ask it. The flags of the command's own
 // have been taken out.
-func (f *ownFlags) ask(ctx context.Context, t terminal, command, host string, use func(conn ping.Conn, to netip.Addr, mtu int) error) error {
+func (f *ownFlags) ask(ctx context.Context, t terminal, command string, use func(conn ping.Conn, host string, to netip.Addr, mtu int) error) error {
 	family := f.family()
 	if f.err != nil {
 		return usageError{f.err}
 	}
-	tunnel, err := dialTool(ctx, f.rest, t)
+	flags, words, err := cutWords(command, f.rest, "a host", "build.corp")
+	if err != nil {
+		return err
+	}
+	host := words[0]
+	tunnel, err := dialTool(ctx, flags, t)
 	if err != nil {
 		return err
 	}
@@ -129,7 +122,7 @@ func (f *ownFlags) ask(ctx context.Context, t terminal, command, host string, us
 		return prefixed(command, err)
 	}
 	defer conn.Close()
-	err = use(conn, to, tunnel.Address().EffectiveMTU())
+	err = use(conn, host, to, tunnel.Address().EffectiveMTU())
 	if quiet := (commandExit{}); errors.As(err, &quiet) {
 		return err
 	}
@@ -215,9 +208,8 @@ func showStatistics(w io.Writer, host string, st ping.Stats) {
 // the way ends before it.
 func traceHost(ctx context.Context, args []string, t terminal) error {
 	f := &ownFlags{rest: args}
-	host := f.host("traceroute")
 	cfg := ping.TraceConfig{MaxHops: f.number("hops", 30, 64), Size: 32}
-	return f.ask(ctx, t, "traceroute", host, func(conn ping.Conn, to netip.Addr, _ int) error {
+	return f.ask(ctx, t, "traceroute", func(conn ping.Conn, host string, to netip.Addr, _ int) error {
 		cfg.To = to
 		fmt.Fprintf(t.out, "traceroute to %s (%v), %d hops max\n", host, to, cfg.MaxHops)
 		arrived, err := ping.Trace(ctx, conn, cfg, func(h ping.Hop) { showHop(t.out, h) })

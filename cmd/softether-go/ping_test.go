@@ -40,6 +40,13 @@ func TestPingSaysWhatIsWrong(t *testing.T) {
 		want string
 	}{
 		{[]string{"ping"}, exitUsage, "takes a host"},
+		{append(append([]string{"ping"}, flags...), "-count", "1", "-log-level", "error"), exitUsage, "ping takes a host, after the flags: softether-go ping"},
+		{append(append([]string{"ping"}, flags...), "a", "b"), exitUsage, "ping takes a host, after"},
+		{append(append([]string{"traceroute"}, flags...), "a", "-hops", "3", "b"), exitUsage, "traceroute takes a host, after"},
+		{append(append([]string{"nc"}, flags...), "-log-level", "error"), exitUsage, "nc takes a host and a port, after the flags: softether-go nc -config office.conf build.corp 22"},
+		{append(append([]string{"nc"}, flags...), "-log-level", "error", "22"), exitUsage, "nc takes a host and a port"},
+		{[]string{"ping", "-sock5", "1", "h"}, exitUsage, "-sock5: no such flag"},
+		{[]string{"ping", "-h"}, exitOK, ""},
 		{[]string{"ping", "-count", "x", "h"}, exitUsage, "-count"},
 		{[]string{"ping", "-interval", "1us", "h"}, exitUsage, "-interval"},
 		{[]string{"traceroute", "-4", "-6", "h"}, exitUsage, "drop one"},

@@ -116,31 +116,48 @@ func newLoader(src Source) *loader {
 // readArgs fails only on what is no list of flags. Its errors show a flag's name,
 // never another word: that may be a password gone astray.
 func (l *loader) readArgs(args []string) error {
+	rest, name, err := l.readFlags(args)
+	if err != nil || len(rest) == 0 {
+		return err
+	}
+	if in := l.inputs[name]; in != nil && in.isSwitch {
+		return fmt.Errorf("-%s: is a switch and takes no word after it: give -%s or -%s=false", name, name, name)
+	}
+	return notAFlag(len(args) - len(rest))
+}
+
+func notAFlag(before int) error {
+	return fmt.Errorf("argument %d is not a flag: write -NAME VALUE, or -NAME=VALUE", before+1)
+}
+
+// readFlags reads flags up to the first word that is none, and returns the rest and the name
+// of the flag before it, if there is one.
+func (l *loader) readFlags(args []string) (rest []string, name string, err error) {
 	l.now = place{FromFlag, FromFlag.String()}
-	err := l.flags.Parse(args)
-	rest := l.flags.Args()
-	if errors.Is(err, flag.ErrHelp) {
-		return ErrHelp
-	}
-	if err == nil && len(rest) == 0 {
-		return nil
-	}
+	err = l.flags.Parse(args)
+	rest = l.flags.Args()
 	used := len(args) - len(rest)
-	name := "" // of the flag before the trouble, or in it
 	if used > 0 && strings.HasPrefix(args[used-1], "-") {
 		name, _, _ = strings.Cut(strings.TrimLeft(args[used-1], "-"), "=")
 	}
-	in, known := l.inputs[name]
+	_, known := l.inputs[name] // the flag in trouble, if there is any
 	switch {
-	case err == nil && known && in.isSwitch:
-		return fmt.Errorf("-%s: is a switch and takes no word after it: give -%s or -%s=false", name, name, name)
-	case err == nil, strings.HasPrefix(err.Error(), "bad flag syntax"):
-		return fmt.Errorf("argument %d is not a flag: write -NAME VALUE, or -NAME=VALUE", used+1)
+	case err == nil:
+		return rest, name, nil
+	case errors.Is(err, flag.ErrHelp):
+		return nil, "", ErrHelp
+	case strings.HasPrefix(err.Error(), "bad flag syntax"):
+		return nil, "", notAFlag(used)
 	case known:
-		return fmt.Errorf("-%s: needs a value", name) // the one mistake left to a known flag
-	default:
-		return fmt.Errorf("-%s: no such flag; %s", name, hint(name))
+		return nil, "", fmt.Errorf("-%s: needs a value", name) // the one mistake left to a known flag
 	}
+	return nil, "", fmt.Errorf("-%s: no such flag; %s", name, hint(name))
+}
+
+// CutWords takes the words off that stand behind the flags. Its error is Load's about flags.
+func CutWords(args []string) (flags, words []string, err error) {
+	words, _, err = newLoader(Source{}).readFlags(args)
+	return args[:len(args)-len(words)], words, err
 }
 
 // readEnv fills what the command line left open. ff could do it, but only from
