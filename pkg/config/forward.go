@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -92,7 +93,7 @@ func parseLocalForward(s string) (LocalForward, error) {
 	}
 	at, err := parseListenAt(listen)
 	if err != nil {
-		return bad("begins with " + err.Error())
+		return bad(fmt.Sprintf("begins with %s, which is no address and port", quote(listen)))
 	}
 	f.Listen = at.String()
 	return f, nil
@@ -179,7 +180,7 @@ func parseListenAt(s string) (ListenAddress, error) {
 	if strings.Contains(s, ":") {
 		var err error
 		if host, port, err = net.SplitHostPort(s); err != nil {
-			return ListenAddress{}, fmt.Errorf("%s, which is no address and port", quote(s))
+			return ListenAddress{}, errNoAddress
 		}
 		switch host {
 		case "localhost":
@@ -191,16 +192,18 @@ func parseListenAt(s string) (ListenAddress, error) {
 	n, err := strconv.ParseUint(port, 10, 16)
 	a, err2 := netip.ParseAddr(host)
 	if err != nil || err2 != nil || a.IsMulticast() {
-		return ListenAddress{}, fmt.Errorf("%s, which is no address and port (0.0.0.0 is all addresses)", quote(s))
+		return ListenAddress{}, errNoAddress
 	}
 	return ListenAddress{netip.AddrPortFrom(a.Unmap(), uint16(n))}, nil
 }
+
+var errNoAddress = errors.New("no address and port")
 
 // parseDNSListen takes [ADDRESS:]PORT.
 func parseDNSListen(s string) (ListenAddress, error) {
 	a, err := parseListenAt(s)
 	if err != nil {
-		return a, fmt.Errorf("is %w: give one like 127.0.0.1:5353", err)
+		return a, fmt.Errorf("%s is %w: give one like 127.0.0.1:5353, or 0.0.0.0:5353 for all addresses of IPv4", quote(s), err)
 	}
 	return a, nil
 }

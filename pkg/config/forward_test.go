@@ -71,6 +71,8 @@ func TestBadForwardsSayHow(t *testing.T) {
 		{"R", "80:a:localhost:80", "host and port"},
 		{"R", "udp/80:/run/s", "host and port"},
 		{"dns-listen", "dns:53", "no address and port"},
+		{"dns-listen", "localhost:53x", `-dns-listen: "localhost:53x" is no address and port: give one like`},
+		{"L", "localhost:8x:web:80", `"localhost:8x:web:80" begins with "localhost:8x", which is no address and port: give one like`},
 	} {
 		_, err := loadWords("-host", "h", "-user", "u", "-pass", "p", "-"+row.flag, row.in)
 		if err == nil || !strings.Contains(err.Error(), "-"+row.flag+": ") || !strings.Contains(err.Error(), row.want) {

@@ -67,6 +67,9 @@ func (c Config) checkOfMode() []problem {
 	switch {
 	case c.serves() && len(c.Proxy.listeners()) == 0:
 		ps = append(ps, c.strayProxy()...)
+		if len(c.Forwards.DNS) == 0 {
+			ps = append(ps, c.straySplit()...)
+		}
 	case !c.serves():
 		ps = append(ps, problem{flag: "mode", needs: modeFlags[1:],
 			text: "netstack has nothing to serve: give -listen 127.0.0.1:1080"})
@@ -176,10 +179,16 @@ func (c Config) strayForward() (ps []problem) {
 
 // straySplit finds rules for proxy clients where there are none.
 func (c Config) straySplit() (ps []problem) {
+	const proxies = "is for what proxies are asked to reach"
+	text := proxies + ", and none is asked for: add -listen 127.0.0.1:1080; if you mean a network interface, where routes decide, drop it"
+	switch {
+	case c.Mode == ModeNetstack:
+		text = proxies + " and -dns-listen is asked for; -L and -R are always in the VPN: add -listen or -dns-listen, or drop it"
+	case len(c.asked(tapMode)) > 0:
+		text = proxies + "; with a network interface routes decide: drop it, and take of the VPN's what you want by -accept-static-routes"
+	}
 	for _, flag := range c.asked(splitting) {
-		ps = append(ps, problem{flag: flag, needs: modeFlags,
-			text: "is for what proxies are asked to reach; with a network interface routes decide: " +
-				"drop it, and take of the VPN's what you want by -accept-static-routes"})
+		ps = append(ps, problem{flag: flag, needs: modeFlags, text: text})
 	}
 	return ps
 }

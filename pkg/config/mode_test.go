@@ -161,7 +161,7 @@ func TestSettingsThatDoNotFitTheMode(t *testing.T) {
 		{"a proxy's password without a proxy", "-proxy-pass x", "-proxy-pass" + noProxy},
 		{"an open proxy without a proxy", "-proxy-open", "-proxy-open" + noProxy},
 		{"a bad mode decides nothing", "-mode x -tap vpn0 -proxy-open", `-mode: "x" is not a mode: give auto, netstack or tap`},
-		{"a bad proxy decides nothing", "-socks5 1 -tap vpn0", `-socks5: "1" is not an address and a port: give one like 127.0.0.1:1080`},
+		{"a bad proxy decides nothing", "-socks5 x -tap vpn0", `-socks5: "x" is not an address and a port: give one like 127.0.0.1:1080`},
 
 		{"static IPv6", "-socks5 localhost:1 -address6 2001:db8::5/64 -gateway6 fe80::1 -dns 2001:db8::1", ""},
 		{"IPv6 alone", "-socks5 localhost:1 -no-dhcp -address6 2001:db8::5/64 -gateway6 2001:db8::1", ""},
@@ -177,7 +177,12 @@ func TestSettingsThatDoNotFitTheMode(t *testing.T) {
 		{"no IPv6 with an interface", "-no-ipv6", "-no-ipv6" + kernels},
 		{"an IPv6 name server with an interface", "-tap vpn0 -accept-dns -dns 2001:db8::1",
 			"-dns: 2001:db8::1 is IPv6, which here the kernel configures: give IPv4 addresses"},
-		{"rules for proxies in TAP mode", "-direct example.com", "-direct" + noProxies},
+		{"rules for proxies in TAP mode", "-direct example.com -connmark -policy-route-table 200", "-direct" + noProxies},
+		{"rules for proxies that are not there", "-via-vpn corp.example", "-via-vpn: is for what proxies are asked to reach, and none is asked for: " +
+			"add -listen 127.0.0.1:1080; if you mean a network interface, where routes decide, drop it"},
+		{"rules for forwards", "-L 80:web:80 -direct example.com", "-direct: is for what proxies are asked to reach and -dns-listen is asked for; " +
+			"-L and -R are always in the VPN: add -listen or -dns-listen, or drop it"},
+		{"rules for names", "-L 80:web:80 -dns-listen 53 -direct example.com", ""},
 		{"the same for exceptions", "-direct default -via-vpn corp.example -tap vpn0", lines("-direct"+noProxies, "-via-vpn"+noProxies)},
 		{"exceptions from nothing", "-socks5 localhost:1 -via-vpn corp.example",
 			"-via-vpn: everything goes by the VPN already: add -direct default to send the rest out by this machine's network"},

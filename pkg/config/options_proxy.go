@@ -1,17 +1,17 @@
 package config
 
 var proxyOptions = []option{
-	{proxies, "listen", "ADDRESS:PORT", "",
-		"serve SOCKS5, SOCKS4 and HTTP proxies on one port, such as 127.0.0.1:1080; 0.0.0.0:1080 is all addresses of IPv4, :1080 all there are, " +
+	{proxies, "listen", "[ADDR:]PORT", "",
+		"serve SOCKS5, SOCKS4 and HTTP proxies on one port, such as 127.0.0.1:1080, which is what 1080 alone means; 0.0.0.0:1080 is all addresses of IPv4, :1080 all there are, " +
 			"unix:PATH a Unix socket, systemd:NAME what a socket unit passes, fd:N a socket that is open already",
 		many(parseProxyListen, func(d *draft) *[]string { return &d.Proxy.Mixed })},
-	{proxies, "socks5", "ADDRESS:PORT", "",
+	{proxies, "socks5", "[ADDR:]PORT", "",
 		"serve SOCKS5 and SOCKS4 alone here, such as 127.0.0.1:1080",
 		many(parseProxyListen, func(d *draft) *[]string { return &d.Proxy.SOCKS5 })},
-	{proxies, "http", "ADDRESS:PORT", "",
+	{proxies, "http", "[ADDR:]PORT", "",
 		"serve HTTP alone here, such as 127.0.0.1:8080",
 		many(parseProxyListen, func(d *draft) *[]string { return &d.Proxy.HTTP })},
-	{proxies, "https", "ADDRESS:PORT", "",
+	{proxies, "https", "[ADDR:]PORT", "",
 		"serve HTTP inside TLS alone here, HTTP/2 too; needs -proxy-tls-cert",
 		many(parseProxyListen, func(d *draft) *[]string { return &d.Proxy.HTTPS })},
 	{proxies, "proxy-tls-cert", "FILE", "",

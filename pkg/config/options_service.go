@@ -3,7 +3,7 @@ package config
 import "time"
 
 var serviceOptions = []option{
-	{service, "health", "ADDRESS:PORT", "",
+	{service, "health", "[ADDR:]PORT", "",
 		"tell by HTTP whether the tunnel works, at /livez, /readyz and /startupz, and the counters at /metrics: " +
 			"here, or at unix:PATH for the same user alone, or unix:@NAME that needs no file; softether-go health asks",
 		many(parseHealth, func(d *draft) *[]string { return &d.Service.Health })},

@@ -51,6 +51,9 @@ func parseProxyListen(s string) (string, error) {
 		if strings.HasPrefix(s, "/") || strings.HasPrefix(s, "@") {
 			return "", fmt.Errorf("%s is not an address and a port: for a Unix socket give %s", quote(s), quote(unixForm+s))
 		}
+		if _, err := strconv.ParseUint(s, 10, 16); err == nil { // a port alone, as -L takes it
+			s = "127.0.0.1:" + s
+		}
 		return parseListen(s)
 	}
 	return s, nil

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -202,6 +204,23 @@ func TestListenAddresses(t *testing.T) {
 		"::1:1080", "a b:1080", "224.0.0.1:1080", "socks5://127.0.0.1:1080", "*:1080"} {
 		if got, err := parseListen(text); err == nil || !strings.Contains(err.Error(), "127.0.0.1:1080") {
 			t.Errorf("parseListen(%q): got %q, %v, want an error with an example", text, got, err)
+		}
+	}
+}
+
+func TestAPortAloneIsOfLoopback(t *testing.T) {
+	for _, flag := range []string{"listen", "socks5", "http", "health", "dns-listen", "L"} {
+		word := map[string]string{"L": "1099:web:80"}[flag]
+		c, err := loadWords("-host", "h", "-user", "u", "-pass", "p", "-listen", "unix:/s", "-"+flag, cmp.Or(word, "1099"))
+		got := slices.Concat(c.Proxy.listeners(), c.Service.Health)
+		for _, d := range c.Forwards.DNS {
+			got = append(got, d.String())
+		}
+		for _, l := range c.Forwards.Local {
+			got = append(got, l.Listen)
+		}
+		if err != nil || !slices.Contains(got, "127.0.0.1:1099") {
+			t.Errorf("-%s 1099: got %q, %v", flag, got, err)
 		}
 	}
 }

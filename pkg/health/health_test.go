@@ -351,7 +351,7 @@ func TestAskReachesWhereListenListens(t *testing.T) {
 		}
 		if ln.Addr().Network() == "tcp" {
 			_, port, _ := net.SplitHostPort(ln.Addr().String())
-			address = ":" + port
+			address = port // alone, which is of 127.0.0.1
 		}
 		m := New(Config{Endpoint: &frametest.Pipe{}})
 		ended := make(chan error, 1)

@@ -106,6 +106,9 @@ func split(address string) (network, at string) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		return "unix", path
 	}
+	if !strings.Contains(address, ":") { // a port alone
+		address = "127.0.0.1:" + address
+	}
 	return "tcp", address
 }
 
