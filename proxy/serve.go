@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"maps"
 	"net"
@@ -11,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"softether-go/pkg/binding"
 	"softether-go/pkg/relay"
 )
 
@@ -35,16 +35,14 @@ func newServer(c Config) *server {
 // itself the listener that Serve accepts from, within the limits, and it lasts
 // until its last client has gone.
 type run struct {
-	net.Listener
+	*binding.Patient
 	srv    *server
 	ctx    context.Context // of every client; ends when the run must
 	cancel context.CancelCauseFunc
 	drain  func(context.Context) error // makes idle clients go; may be nil
 
-	stopOnce sync.Once
-	stopped  chan struct{} // closed when no more clients are accepted
-	closer   chan struct{} // closed when the closing goroutine has ended
-	done     chan struct{} // closed when Serve is about to return
+	closer chan struct{} // closed when the closing goroutine has ended
+	done   chan struct{} // closed when Serve is about to return
 
 	mu      sync.Mutex // guards conns
 	conns   map[net.Conn]struct{}
@@ -54,10 +52,12 @@ type run struct {
 // begin starts a run on ln; every run is ended with finish.
 func (s *server) begin(ctx context.Context, ln net.Listener, drain func(context.Context) error) (*run, error) {
 	r := &run{
-		Listener: ln, srv: s, drain: drain,
-		stopped: make(chan struct{}), closer: make(chan struct{}), done: make(chan struct{}),
+		srv: s, drain: drain, closer: make(chan struct{}), done: make(chan struct{}),
 		conns: make(map[net.Conn]struct{}),
 	}
+	r.Patient = binding.NewPatient(ln, func(d time.Duration, cause error) {
+		s.Log.Warn("accepting proxy clients paused", "address", ln.Addr(), "pause", d, "cause", cause)
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -96,54 +96,15 @@ func (r *run) closeWhenDone() {
 	}
 }
 
-// Close ends accepting; connected clients stay.
-func (r *run) Close() error {
-	r.stopOnce.Do(func() { close(r.stopped) })
-	return r.Listener.Close()
-}
-
-// Pauses after a failed accept, as a lack of descriptors does not go away at once.
-const (
-	minAcceptPause = 5 * time.Millisecond
-	maxAcceptPause = time.Second
-)
-
 // Accept returns the next client within the limits; remove must be called for it.
 // Its only error is net.ErrClosed.
 func (r *run) Accept() (net.Conn, error) {
-	pause := minAcceptPause
 	for {
-		c, err := r.Listener.Accept()
-		if err == nil {
-			pause = minAcceptPause
-			if r.add(c) {
-				return c, nil
-			}
-			c.Close()
-			continue
+		c, err := r.Patient.Accept()
+		if err != nil || r.add(c) {
+			return c, err
 		}
-		if errors.Is(err, net.ErrClosed) || !r.pause(pause, err) {
-			return nil, net.ErrClosed
-		}
-		pause = min(2*pause, maxAcceptPause)
-	}
-}
-
-// pause waits after a failed accept and reports whether to go on.
-func (r *run) pause(d time.Duration, cause error) bool {
-	select {
-	case <-r.stopped: // the failure is that the listener closed
-		return false
-	default:
-	}
-	r.srv.Log.Warn("accepting proxy clients paused", "address", r.Addr(), "pause", d, "cause", cause)
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-r.stopped:
-		return false
-	case <-t.C:
-		return true
+		c.Close()
 	}
 }
 

@@ -12,12 +12,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-const (
-	// idleTimeout is how long a TCP client may be silent.
-	idleTimeout = 10 * time.Second
-	// acceptPause is the wait after an accept that failed, as for want of descriptors.
-	acceptPause = 100 * time.Millisecond
-)
+// idleTimeout is how long a TCP client may be silent.
+const idleTimeout = 10 * time.Second
 
 // serveUDP reads questions until the port is closed, and waits for the answers.
 func (s *Server) serveUDP(ctx context.Context) {
@@ -82,17 +78,8 @@ func (s *Server) serveTCP(ctx context.Context) {
 	slots := make(chan struct{}, s.cfg.MaxConns)
 	for {
 		c, err := s.ln.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
 		if err != nil {
-			s.cfg.Log.Warn("DNS client not accepted", "cause", err)
-			select {
-			case <-time.After(acceptPause):
-			case <-ctx.Done():
-				return
-			}
-			continue
+			return
 		}
 		select {
 		case slots <- struct{}{}:

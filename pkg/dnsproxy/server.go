@@ -111,7 +111,9 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 			return nil, fmt.Errorf("answer DNS on %v: %w", cfg.Listen, binding.Explain(err))
 		}
 		at := s.packets.LocalAddr().String()
-		if s.ln, err = new(net.ListenConfig).Listen(ctx, binding.Network("tcp", at), at); err == nil {
+		ln, err := new(net.ListenConfig).Listen(ctx, binding.Network("tcp", at), at)
+		if err == nil {
+			s.ln = binding.NewPatient(ln, s.paused)
 			return s, nil
 		}
 		s.packets.Close()
@@ -119,6 +121,10 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 			return nil, fmt.Errorf("answer DNS on %v: %w", cfg.Listen, binding.Explain(err))
 		}
 	}
+}
+
+func (s *Server) paused(d time.Duration, cause error) {
+	s.cfg.Log.Warn("DNS client not accepted", "cause", cause, "pause", d)
 }
 
 // Addr returns what the server is bound to.

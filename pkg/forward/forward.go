@@ -43,6 +43,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"softether-go/pkg/binding"
 )
 
 // A Listener is where a Forward listens, by "tcp", "udp" or, if it has paths, "unix".
@@ -121,12 +123,23 @@ func Open(cfg Config) (*Forward, error) {
 	if cfg.Network == "udp" {
 		err = f.openUDP()
 	} else {
-		f.listener, err = cfg.From.Listen(cfg.networkOf(cfg.Listen), cfg.Listen)
+		err = f.openTCP()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("forward %s to %s: %w", cfg.Listen, cfg.Target, err)
 	}
 	return f, nil
+}
+
+func (f *Forward) openTCP() error {
+	ln, err := f.cfg.From.Listen(f.cfg.networkOf(f.cfg.Listen), f.cfg.Listen)
+	if err != nil {
+		return err
+	}
+	f.listener = binding.NewPatient(ln, func(d time.Duration, cause error) {
+		f.cfg.Log.Warn("connection not accepted", "listen", f.cfg.Listen, "cause", cause, "pause", d)
+	})
+	return nil
 }
 
 func (f *Forward) openUDP() error {

@@ -4,15 +4,8 @@ import (
 	"context"
 	"net"
 	"sync"
-	"time"
 
 	"softether-go/pkg/relay"
-)
-
-// Pauses after a failed accept, as a lack of descriptors does not go away at once.
-const (
-	minAcceptPause = 5 * time.Millisecond
-	maxAcceptPause = time.Second
 )
 
 // serveTCP takes connections until the port is closed, and waits for their ends.
@@ -20,16 +13,11 @@ func (f *Forward) serveTCP(ctx context.Context) {
 	var clients sync.WaitGroup
 	defer clients.Wait()
 	slots := make(chan struct{}, f.cfg.MaxConns)
-	for pause := minAcceptPause; ; {
+	for {
 		c, err := f.listener.Accept()
 		if err != nil {
-			if f.isStop(err) || !f.pause(pause, err) {
-				return
-			}
-			pause = min(2*pause, maxAcceptPause)
-			continue
+			return
 		}
-		pause = minAcceptPause
 		select {
 		case slots <- struct{}{}:
 		default:
@@ -43,19 +31,6 @@ func (f *Forward) serveTCP(ctx context.Context) {
 			defer func() { f.counters.open.Add(-1); <-slots }()
 			f.carry(ctx, c)
 		})
-	}
-}
-
-// pause waits after a failed accept and reports whether to go on.
-func (f *Forward) pause(d time.Duration, cause error) bool {
-	f.cfg.Log.Warn("connection not accepted", "listen", f.cfg.Listen, "cause", cause, "pause", d)
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-f.stopped:
-		return false
-	case <-t.C:
-		return true
 	}
 }
 
