@@ -279,6 +279,20 @@ func TestInsideIPv6Alone(t *testing.T) {
 			t.Errorf("not told of:\n%s", c.Log())
 		}
 	})
+	t.Run("run by a router, without IPv4", func(t *testing.T) {
+		for name, more := range map[string]flags{
+			"alone": {}, "shared": {"share": "six"},
+			"by hand": {"no-dhcp": "true", "address6": lanPrefix6 + ":78/64", "gateway6": lanGateway6, "dns": lanGateway6},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				out, errs, code := w.in(t).Run(t, runFlags.with(more), "curl", "--silent", "--show-error", "--max-time", "10", "http://"+inside6+"/")
+				if out != sitePage || code != 0 {
+					t.Errorf("got %q, exit code %d\n%s", out, code, errs)
+				}
+			})
+		}
+	})
 	t.Run("left out", func(t *testing.T) {
 		c := w.in(t).StartClient(usualFlags.with(flags{"no-ipv6": "true", "no-dhcp": "true", "address": "10.200.0.77/24"}))
 		c.WaitUp()

@@ -183,10 +183,15 @@ func TestRunHasIPv6FromRouters(t *testing.T) {
 	w := newWorldWithoutDHCP(t)
 	const router = "fd00:77::1"
 	w.lan.ns.IP("address", "add", router+"/64", "dev", "br0", "nodad")
-	w.lan.Dnsmasq(usualLease, "--enable-ra", "--dhcp-range=fd00:77::,ra-only")
+	w.lan.Dnsmasq(usualLease, "--enable-ra", "--dhcp-range=fd00:77::,ra-only", "--dhcp-option=option:dns-server", "--host-record="+inside6+","+router)
 	script := "for i in $(seq 100); do ping -n -6 -c 1 -W 1 " + router + " >/dev/null 2>&1 && echo reached && exit; sleep 0.1; done"
 	if out, errs, code := w.Run(t, runFlags, "sh", "-c", script); out != "reached\n" || code != 0 {
 		t.Errorf("got %q, exit code %d\n%s", out, code, errs)
+	}
+	// Names are asked of the server that the router names, which may be on the link alone.
+	script = "for i in $(seq 100); do grep -q 'nameserver fe80::.*%vpn0' /etc/resolv.conf && curl --silent --max-time 5 http://" + inside6 + "/ && exit; sleep 0.1; done"
+	if out, errs, code := w.Run(t, runFlags, "sh", "-c", script); out != sitePage || code != 0 {
+		t.Errorf("a page by name: got %q, exit code %d\n%s", out, code, errs)
 	}
 	if out, errs, code := w.Run(t, runFlags.with(flags{"no-ipv6": "true"}), "sh", "-c", "ip -6 -o address show dev vpn0; echo none"); out != "none\n" || code != 0 {
 		t.Errorf("with -no-ipv6: got %q, exit code %d\n%s", out, code, errs)

@@ -148,7 +148,7 @@ func newFront(args []string, t terminal) (*front, error) {
 		return nil, err
 	}
 	room, err := privnet.Start(privnet.Config{
-		Spec:    privnet.Spec{MAC: reply.MAC, SLAAC: !cfg.Address.NoIPv6, Capture: cfg.Run.Capture, Enters: cfg.Run.Enters()},
+		Spec:    privnet.Spec{MAC: reply.MAC, IPv6: !cfg.Address.NoIPv6, Capture: cfg.Run.Capture, Enters: cfg.Run.Enters()},
 		Program: []string{os.Args[0], initCommand},
 		Path:    path, Args: argv, PID: cfg.Run.PID, NetNS: cfg.Run.NetNS,
 	})

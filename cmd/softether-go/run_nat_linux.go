@@ -136,7 +136,7 @@ func (v *sharedVPN) behind() (*lanBehind, error) {
 // serveBehind carries the frames of a command that shares an address.
 func (v *sharedVPN) serveBehind(ctx context.Context, control *privnet.Socket, link *privnet.Link, c config.Addressing) error {
 	limit, item := v.stations.policy()
-	if c.NoDHCP || c.MAC != nil || v.cfg.Address.NoDHCP {
+	if c.NoDHCP || c.Address6.IsValid() || c.MAC != nil || v.cfg.Address.NoDHCP {
 		return fmt.Errorf("run: the hub's policy (%s) lets a session have %d stations, and as many share it, so that "+
 			"this command cannot have an address that you choose: drop -address and -mac, or give it a session of its own, without -attach and -share", item, limit)
 	}
@@ -157,7 +157,8 @@ func (v *sharedVPN) serveBehind(ctx context.Context, control *privnet.Socket, li
 		err := error(nil)
 		if config.Address.IsValid() {
 			err = serveUntil(ctx, changed, func(ctx context.Context) error {
-				return lan.sw.Serve(ctx, share.Member{Endpoint: link, Configurer: link, Config: addresses.Config{Static: plan.Adjust(config)}})
+				return lan.sw.Serve(ctx, share.Member{Endpoint: link, Configurer: link, Config: addresses.Config{Static: plan.Adjust(config)},
+					Ready: readies(ctx, link)})
 			})
 		} else {
 			select {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,10 +16,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"softether-go/pkg/addresses"
 	"softether-go/pkg/client"
 	"softether-go/pkg/config"
 	"softether-go/pkg/health"
 	"softether-go/pkg/privnet"
+	"softether-go/pkg/session"
 	"softether-go/pkg/share"
 	"softether-go/pkg/vpn"
 	"softether-go/pkg/wire"
@@ -270,7 +273,7 @@ func (v *sharedVPN) member(control *privnet.Socket, cfg *config.Config) error {
 		return nil
 	}
 	if v.stations.enter(mac) {
-		err = v.sw.Serve(ctx, share.Member{Endpoint: link, Configurer: link, Config: addressing(cfg.Address).Plan(mac, v.log)})
+		err = v.sw.Serve(ctx, share.Member{Endpoint: link, Configurer: link, Config: v.plan(cfg.Address, mac), Ready: readies(ctx, link)})
 	} else {
 		err = v.serveBehind(ctx, control, link, cfg.Address)
 	}
@@ -278,6 +281,17 @@ func (v *sharedVPN) member(control *privnet.Socket, cfg *config.Config) error {
 		return nil
 	}
 	return err
+}
+
+// plan says how a command gets its addresses.
+func (v *sharedVPN) plan(a config.Addressing, mac net.HardwareAddr) addresses.Config {
+	who := session.Config{Hub: v.cfg.Server.Hub, User: v.cfg.Auth.User}
+	return vpn.Config{Session: who, Address: addressing(a)}.Plan(mac, a.MAC != nil, v.log)
+}
+
+// readies returns what starts a link's command. Without a link there is none to start.
+func readies(ctx context.Context, link *privnet.Link) func() {
+	return func() { _ = link.Ready(ctx) }
 }
 
 // refuse says why a command cannot use the session.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"softether-go/pkg/config"
+	"softether-go/pkg/frame"
 	"softether-go/pkg/privnet"
 	"softether-go/pkg/tap"
 )
@@ -186,6 +187,14 @@ func portsOf(r config.Run) (ports []privnet.Port) {
 type roomEnd struct {
 	*privnet.Link
 	published *privnet.Published
+}
+
+// Run carries frames, which it is to as soon as there is an address.
+func (e roomEnd) Run(ctx context.Context, dst frame.Writer) error {
+	if err := e.Ready(ctx); err != nil {
+		return err
+	}
+	return e.Link.Run(ctx, dst)
 }
 
 // Watch serves the published ports until the namespace ends.

@@ -66,9 +66,13 @@ func vpnConfig(cfg config.Config, log *slog.Logger) (vpn.Config, error) {
 			return vpn.Config{}, usageError{fmt.Errorf("-health-target: %w", err)}
 		}
 	}
+	address := addressing(cfg.Address)
+	if cfg.Mode == config.ModeTAP {
+		address.IPv6 = vpn.IPv6{Off: true} // the kernel sees to it
+	}
 	return vpn.Config{
 		Session: sc, Servers: serversOf(cfg.Server), Fastest: cfg.Server.Fastest, Way: way,
-		MAC: cfg.Address.MAC, Address: addressing(cfg.Address),
+		MAC: cfg.Address.MAC, Address: address,
 		ReconnectDelay: cfg.Retry.Delay, ReconnectMax: cfg.Retry.MaxDelay, Log: log,
 		Refresh: refresh(cfg.Auth, log), Probe: target,
 	}, nil

@@ -128,17 +128,11 @@ func (c Config) checkIPv6() (ps []problem) {
 			ps = append(ps, problem{flag: flag, text: text, needs: modeFlags})
 		}
 	}
-	if c.Mode != ModeNetstack {
-		const kernels = "is for proxies on a stack of our own; here the kernel configures IPv6 as the VPN's router announces it"
-		if c.Mode == ModeTAP {
-			const text = kernels + ", if -ipv6-autoconf is given: drop it"
-			stray(a.Address6.IsValid(), "address6", text)
-			stray(a.Gateway6.IsValid(), "gateway6", text)
-			stray(a.NoIPv6, "no-ipv6", text)
-		} else {
-			stray(a.Address6.IsValid(), "address6", kernels+": drop it")
-			stray(a.Gateway6.IsValid(), "gateway6", kernels+": drop it")
-		}
+	if c.Mode == ModeTAP {
+		const text = "is not for a network interface, whose IPv6 the kernel configures as the VPN's router announces it, if -ipv6-autoconf is given: drop it"
+		stray(a.Address6.IsValid(), "address6", text)
+		stray(a.Gateway6.IsValid(), "gateway6", text)
+		stray(a.NoIPv6, "no-ipv6", text)
 		for _, s := range a.DNS {
 			stray(s.Is6(), "dns", fmt.Sprintf("%v is IPv6, which here the kernel configures: give IPv4 addresses", s))
 		}

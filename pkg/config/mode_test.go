@@ -131,7 +131,7 @@ func TestSettingsThatDoNotFitTheMode(t *testing.T) {
 	const (
 		noProxy = ": is for proxies, but none is asked for: add -listen, or drop it"
 		saysTAP = ": is of netstack mode, but -mode says tap: drop one of the two"
-		kernels = ": is for proxies on a stack of our own; here the kernel configures IPv6 as the VPN's router announces it, " +
+		kernels = ": is not for a network interface, whose IPv6 the kernel configures as the VPN's router announces it, " +
 			"if -ipv6-autoconf is given: drop it"
 		noProxies = ": is for what proxies are asked to reach; with a network interface routes decide: " +
 			"drop it, and take of the VPN's what you want by -accept-static-routes"

@@ -21,7 +21,7 @@ type Config struct {
 	Address netip.Prefix // our address and its on-link prefix; invalid means none
 	Gateway netip.Addr   // the router for everything no Route covers; invalid means none
 	Routes  []Route      // classless static routes, without the default route
-	IPv6    IPv6         // for the stack of our own; the kernel configures itself
+	IPv6    IPv6         // for a host that is all ours; a machine's kernel configures itself
 	DNS     DNS          // the servers may be of either family
 	MTU     int          // IP bytes; 0 means DefaultMTU
 	NTP     []netip.Addr

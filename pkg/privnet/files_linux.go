@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -184,6 +185,14 @@ func (f *files) setDNS(d netcfg.DNS) error {
 	return nil
 }
 
+// scoped is a server's address as programs inside take it: one of the link says of which.
+func scoped(server netip.Addr) netip.Addr {
+	if server.Is6() && server.IsLinkLocalUnicast() {
+		return server.WithZone(interfaceName)
+	}
+	return server
+}
+
 // resolvText is d in the form of resolv.conf(5). Without servers the C library asks
 // this machine, that is, nobody.
 func resolvText(d netcfg.DNS) string {
@@ -191,7 +200,7 @@ func resolvText(d netcfg.DNS) string {
 	b.WriteString("# of the VPN, for this command alone\n")
 	for i, s := range d.Servers {
 		if i < maxServers {
-			fmt.Fprintf(&b, "nameserver %v\n", s)
+			fmt.Fprintf(&b, "nameserver %v\n", scoped(s))
 		}
 	}
 	if len(d.Search) > 0 {

@@ -13,12 +13,12 @@ func TestResolvConfHasWhatTheLibraryLooksAt(t *testing.T) {
 	if got := resolvText(d); strings.Contains(got, "nameserver") || strings.Contains(got, "search") {
 		t.Errorf("without servers: got %q", got)
 	}
-	for _, s := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"} {
+	for _, s := range []string{"10.0.0.1", "fe80::1", "2001:db8::1", "10.0.0.4"} {
 		d.Servers = append(d.Servers, netip.MustParseAddr(s))
 	}
 	d.Search = []string{"corp", "lab.corp"}
 	_, got, _ := strings.Cut(resolvText(d), "\n")
-	if want := "nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\nsearch corp lab.corp\n"; got != want {
+	if want := "nameserver 10.0.0.1\nnameserver fe80::1%vpn0\nnameserver 2001:db8::1\nsearch corp lab.corp\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

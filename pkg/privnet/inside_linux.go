@@ -80,7 +80,7 @@ type inside struct {
 	group       groupSignals
 
 	once  sync.Once
-	start chan struct{} // closed when there is a configuration
+	start chan struct{} // closed when the network is ready
 
 	mu    sync.Mutex // guards pid
 	pid   int        // of the command; 0 before it runs and after
@@ -100,7 +100,7 @@ func (i *inside) make() error {
 		return err
 	}
 	defer device.Close()
-	if i.stack, err = host.OpenPrivate(interfaceName, i.spec.SLAAC, nil); err != nil {
+	if i.stack, err = host.OpenPrivate(interfaceName, i.spec.IPv6, nil); err != nil {
 		return err
 	}
 	if i.spec.Enters {
@@ -193,7 +193,9 @@ func (i *inside) serveLink() {
 			continue
 		}
 		a := answer{Seq: r.Seq}
-		if err := i.apply(r); err != nil {
+		if r.Ready {
+			i.once.Do(func() { close(i.start) })
+		} else if err := i.apply(r); err != nil {
 			a.Error = err.Error()
 		}
 		if i.link.Send(a) != nil {
@@ -202,7 +204,7 @@ func (i *inside) serveLink() {
 	}
 }
 
-// apply makes the network as a request says. The first address starts the command.
+// apply makes the network as a request says.
 func (i *inside) apply(r request) error {
 	if r.Apply == nil {
 		return errors.New("an unknown request")
@@ -213,11 +215,7 @@ func (i *inside) apply(r request) error {
 	if r.Apply.IsZero() {
 		return nil // name servers nobody can reach are as good as none
 	}
-	if err := i.setDNS(r.Apply.DNS); err != nil {
-		return err
-	}
-	i.once.Do(func() { close(i.start) })
-	return nil
+	return i.setDNS(r.Apply.DNS)
 }
 
 // setDNS gives the command its name servers, or tells of them where files are not ours.
@@ -227,7 +225,7 @@ func (i *inside) setDNS(d netcfg.DNS) error {
 	}
 	var servers []string
 	for _, s := range d.Servers {
-		servers = append(servers, s.String())
+		servers = append(servers, scoped(s).String())
 	}
 	if len(servers) > 0 {
 		_ = i.front.Send(Event{Servers: servers}) // a front that is gone ends us

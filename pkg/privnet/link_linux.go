@@ -116,13 +116,19 @@ func (l *Link) forget(seq uint64) {
 	delete(l.waiting, seq)
 }
 
-// Apply makes the configuration that of the namespace. The first that has an address
-// starts the command. The zero Config is not an error once the namespace has ended.
+// Apply makes the configuration that of the namespace. The zero Config is not an error once
+// the namespace has ended.
 func (l *Link) Apply(ctx context.Context, c netcfg.Config) error {
 	_, err := l.ask(ctx, request{Apply: &c})
 	if c.IsZero() && errors.Is(err, ErrEnded) {
 		return nil
 	}
+	return err
+}
+
+// Ready says that the network is configured. The first time it starts the command.
+func (l *Link) Ready(ctx context.Context) error {
+	_, err := l.ask(ctx, request{Ready: true})
 	return err
 }
 

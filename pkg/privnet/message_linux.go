@@ -16,6 +16,7 @@ type hello struct {
 type request struct {
 	Seq   uint64 // chosen by who asks, unused before
 	Apply *netcfg.Config
+	Ready bool   // there is an address to send from: start the command
 	Dial  string // a port to connect to inside, as tcp/80
 }
 
@@ -28,7 +29,7 @@ type answer struct {
 // A Spec says what init is to make.
 type Spec struct {
 	MAC     net.HardwareAddr // of the TAP; nil means a random one
-	SLAAC   bool             // let the kernel configure IPv6 by router advertisements
+	IPv6    bool             // there may be some
 	Enters  bool             // the namespace is another's: make the interface, and nothing else
 	Capture bool             // leave the command CAP_NET_RAW, over its own network
 }

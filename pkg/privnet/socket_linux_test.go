@@ -98,7 +98,7 @@ func TestWhatIsNoMessageIsAnError(t *testing.T) {
 
 // Whatever the other process sends, it ends in a message or an error.
 func FuzzReceive(f *testing.F) {
-	f.Add([]byte(`{"Spec":{"MAC":"XgAAAAAB","SLAAC":true,"Capture":false}}`))
+	f.Add([]byte(`{"Spec":{"MAC":"XgAAAAAB","IPv6":true,"Capture":false}}`))
 	f.Add([]byte(`{"Signal":15}`))
 	f.Add([]byte(`{"Seq":1,"Apply":{"Address":"10.0.0.5/24","Gateway":"10.0.0.1","MTU":1400},"Dial":""}`))
 	f.Add([]byte(`{"Exited":{"Code":1,"Why":""}}`))

@@ -54,11 +54,11 @@ type Addressing struct {
 	ClientID []byte     // for the DHCP server; empty means the MAC address
 	DNS      netcfg.DNS // in place of what Static or the lease says of either
 
-	// IPv6 says how a Tunnel gets IPv6 beside that. An End of another kind sees to it itself.
+	// IPv6 says how an End gets IPv6 beside that, unless it sees to it itself.
 	IPv6 IPv6
 }
 
-// IPv6 says how a Tunnel gets its IPv6 addresses: by routers' advertisements, and by
+// IPv6 says how an End gets its IPv6 addresses: by routers' advertisements, and by
 // DHCPv6 as those say, unless Static is set. The part that we choose is opaque (RFC 7217);
 // it is the same each time if Config.MAC is given, or else for the life of the Tunnel.
 type IPv6 struct {
@@ -110,7 +110,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Plan says how a stack of ours with this MAC address gets its addresses, of both families.
+// Plan says how a host with this MAC address gets its addresses, of both families.
 // One that is known says that it is the same each time, and so is the IPv6 address then.
 func (c Config) Plan(mac net.HardwareAddr, known bool, log *slog.Logger) addresses.Config {
 	plan := c.Address.Plan(mac, log)

@@ -55,8 +55,9 @@ type Line struct {
 
 // New assembles a Line. Nothing is sent before Run.
 func New(cfg Config, end End) *Line {
+	known := cfg.MAC != nil
 	cfg = cfg.withDefaults()
-	return assemble(cfg, end, cfg.Address.Plan(end.MAC(), cfg.Log))
+	return assemble(cfg, end, cfg.Plan(end.MAC(), known, cfg.Log))
 }
 
 // assemble is New for an End that gets its addresses by plan.

@@ -27,13 +27,14 @@ type Private struct {
 	index int
 	mac   [6]byte
 	log   *slog.Logger
+	six   map[netip.Addr]bool // IPv6 addresses that Apply has added: the kernel has one of its own
 }
 
 // OpenPrivate prepares the network namespace of the calling thread, in which
 // there is the interface of the tunnel: loopback comes up, ping and ports below 1024
-// are for everybody as far as the kernel lets us say so, and with slaac the kernel
-// configures IPv6 by router advertisements. A nil log discards.
-func OpenPrivate(tap string, slaac bool, log *slog.Logger) (*Private, error) {
+// are for everybody as far as the kernel lets us say so. With ipv6 there may be IPv6, which
+// comes by Apply alone, and else there is none. A nil log discards.
+func OpenPrivate(tap string, ipv6 bool, log *slog.Logger) (*Private, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -41,15 +42,15 @@ func OpenPrivate(tap string, slaac bool, log *slog.Logger) (*Private, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: open netlink: %w", err)
 	}
-	p := &Private{nl: nl, log: log}
-	if err := p.open(tap, slaac); err != nil {
+	p := &Private{nl: nl, log: log, six: map[netip.Addr]bool{}}
+	if err := p.open(tap, ipv6); err != nil {
 		nl.Close()
 		return nil, fmt.Errorf("host: %w", err)
 	}
 	return p, nil
 }
 
-func (p *Private) open(tap string, slaac bool) error {
+func (p *Private) open(tap string, ipv6 bool) error {
 	lo, err := p.nl.LinkByName("lo")
 	if err == nil {
 		err = p.nl.LinkSetUp(lo)
@@ -68,7 +69,9 @@ func (p *Private) open(tap string, slaac bool) error {
 		{Path: "net/ipv4/ip_unprivileged_port_start", Value: "0"},
 		{Path: "net/ipv4/conf/" + tap + "/promote_secondaries", Value: "1"},
 	}
-	if !slaac {
+	if ipv6 {
+		settings = append(settings, setting{Path: "net/ipv6/conf/" + tap + "/accept_ra", Value: "0"})
+	} else {
 		settings = append(settings, setting{Path: "net/ipv6/conf/" + tap + "/disable_ipv6", Value: "1"})
 	}
 	for _, s := range settings {
@@ -88,10 +91,16 @@ func (p *Private) open(tap string, slaac bool) error {
 // so what stays the same is never gone. It may be called again after an error.
 func (p *Private) Apply(_ context.Context, cfg netcfg.Config) error {
 	if cfg.IsZero() {
-		return errors.Join(p.removeRoutes(nil), p.removeAddresses(netip.Prefix{}))
+		return errors.Join(p.removeRoutes(nil), p.removeAddresses(netip.Prefix{}), p.applyIPv6(netcfg.IPv6{}))
 	}
 	if err := p.nl.LinkSetMTU(p.link, cfg.EffectiveMTU()); err != nil {
 		return fmt.Errorf("host: set MTU %d: %w", cfg.EffectiveMTU(), err)
+	}
+	if err := p.applyIPv6(cfg.IPv6); err != nil {
+		return err
+	}
+	if !cfg.Address.IsValid() {
+		return errors.Join(p.removeRoutes(nil), p.removeAddresses(netip.Prefix{}))
 	}
 	addr := &netlink.Addr{IPNet: ipNet(cfg.Address), LinkIndex: p.index}
 	if err := p.nl.AddrReplace(p.link, addr); err != nil {

@@ -84,3 +84,64 @@ mtu 1500
 		}
 	})
 }
+
+// The kernel has an address of the link's own, which is left alone.
+func TestAPrivateNamespaceHasTheIPv6ThatIsSaid(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.sh("ip link delete eth0; ip -n vpn link set hub up")
+		p, err := OpenPrivate("vpn0", true, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		state := func() string {
+			return w.sh(`ip -6 -o address show dev vpn0 scope global | sed 's/.*inet6 //; s/ scope.*noprefixroute//; s/preferred_lft forever//; s/ *\\ *valid_lft [a-z0-9]*//; s/ *$//' | sort
+				ip -6 route show proto 94 | sed 's/ pref medium//; s/ *$//'; ip -6 -o address show dev vpn0 scope link | grep -c fe80::5e | cat`)
+		}
+		addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
+		six := netcfg.IPv6{
+			Addresses: []netcfg.Address6{{Addr: addr("fe80::5e:1")}, {Addr: addr("2001:db8::5")}, {Addr: addr("2001:db8:1::5"), Deprecated: true}},
+			Gateways:  []netip.Addr{addr("fe80::1"), addr("fe80::2")},
+			Routes:    []netcfg.Route{{Dest: prefix("2001:db8::/64")}, {Dest: prefix("2001:db8:9::/48"), Via: addr("fe80::3")}},
+		}
+		const all = `2001:db8:1::5/64 preferred_lft 0sec
+2001:db8::5/64
+2001:db8::/64 dev vpn0 metric 1024
+2001:db8:9::/48 via fe80::3 dev vpn0 metric 1024 onlink
+default via fe80::1 dev vpn0 metric 1024 onlink
+default via fe80::2 dev vpn0 metric 1025 onlink
+1
+`
+		alone := netcfg.Config{IPv6: six}
+		both := netcfg.Config{Address: prefix("10.77.0.50/24"), IPv6: six}
+		fewer := netcfg.Config{IPv6: netcfg.IPv6{Addresses: six.Addresses[:2], Gateways: six.Gateways[1:], Routes: six.Routes[:1]}}
+		for _, step := range []struct {
+			name string
+			cfg  netcfg.Config
+			want string
+		}{
+			{"IPv6 alone", alone, all},
+			{"the same again", alone, all},
+			{"IPv4 too", both, all},
+			{"less", fewer, `2001:db8::5/64
+2001:db8::/64 dev vpn0 metric 1024
+default via fe80::2 dev vpn0 metric 1024 onlink
+1
+`},
+			{"nothing", netcfg.Config{}, "0\n"},
+		} {
+			if err := p.Apply(t.Context(), step.cfg); err != nil {
+				t.Fatalf("%s: %v", step.name, err)
+			}
+			if got := state(); got != step.want {
+				t.Errorf("%s:\n%swant\n%s", step.name, got, step.want)
+			}
+			if four := w.sh("ip -4 -o address show dev vpn0"); (four != "") != step.cfg.Address.IsValid() {
+				t.Errorf("%s: of IPv4 there is %q", step.name, four)
+			}
+		}
+		if w.sh("ip -6 -o address show dev vpn0 scope link") == "" {
+			t.Error("the kernel's own address is gone")
+		}
+	})
+}
