@@ -56,8 +56,8 @@ func TestSignalEndsEveryWait(t *testing.T) {
 	}
 }
 
-// Proves that an end while up releases the lease, and that an open connection
-// inside gets its time and no more. The server's own idea of the session lasts
+// Proves that an end while up releases the lease, and that open connections inside get
+// their time and no more, and that is told of. The server's own idea of the session lasts
 // for its timeout, after the official client too.
 func TestSignalWhileUpReleasesTheLease(t *testing.T) {
 	t.Parallel()
@@ -73,10 +73,16 @@ func TestSignalWhileUpReleasesTheLease(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := w.in(t)
-			c := w.StartClient(usualFlags)
+			c := w.StartClient(usualFlags.with(flags{"L": "7000:" + lanGateway + ":" + echoPort}))
 			c.WaitUp()
 			if row.open {
 				w.dialEcho().Check(5 * time.Second)
+				forwarded, err := w.cli.Dial(t.Context(), "127.0.0.1:7000")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer forwarded.Close()
+				(&innerConn{t: t, Conn: forwarded}).Check(5 * time.Second)
 			}
 			address := regexp.MustCompile(`address=(10\.200\.0\.\d+)`).FindStringSubmatch(c.Log())
 			if address == nil {
@@ -86,6 +92,11 @@ func TestSignalWhileUpReleasesTheLease(t *testing.T) {
 			c.Signal(row.signal)
 			if got := c.ExitCode(promptly); got != exitStopped {
 				t.Errorf("exit code: got %d, want %d", got, exitStopped)
+			}
+			for _, told := range []string{"proxy clients that are not done are cut off.*clients=1", "forwarded connections that are not done are cut off.*connections=1"} {
+				if got := regexp.MustCompile(told).MatchString(c.Log()); got != row.open {
+					t.Errorf("told of %q: got %v, want %v", told, got, row.open)
+				}
 			}
 			eventually(t, 3*time.Second, "the DHCP server hears of the release", func() error {
 				if got := w.lan.Saw("DHCPRELEASE(br0) " + address[1]); got != released+1 {

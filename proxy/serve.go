@@ -177,6 +177,9 @@ func (s *server) Shutdown(ctx context.Context) error {
 		select {
 		case <-r.done:
 		case <-ctx.Done():
+			if n := s.counters.open.Load(); n > 0 {
+				s.Log.Info("proxy clients that are not done are cut off", "address", r.Addr(), "clients", n)
+			}
 			_ = s.Close()
 			return ctx.Err()
 		}

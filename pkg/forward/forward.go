@@ -214,6 +214,9 @@ func (f *Forward) Shutdown(ctx context.Context) error {
 	case <-f.ended:
 		return nil
 	case <-ctx.Done():
+		if n := f.counters.open.Load(); n > 0 && f.listener != nil {
+			f.cfg.Log.Info("forwarded connections that are not done are cut off", "listen", f.cfg.Listen, "connections", n)
+		}
 		f.Close()
 		<-f.ended
 		return ctx.Err()
