@@ -24,6 +24,14 @@ func needTool(t testing.TB, program, debianPackage string) {
 	}
 }
 
+// needFile ends the test unless the file exists.
+func needFile(t testing.TB, path, debianPackage string) {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		missing(t, "needs "+path+": apt-get install "+debianPackage+", or all of it with sudo integration/setup.sh")
+	}
+}
+
 // missing skips where a person tests what they can, and fails where nothing may be left out.
 func missing(t testing.TB, remedy string) {
 	t.Helper()

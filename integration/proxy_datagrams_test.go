@@ -44,13 +44,12 @@ route {
 	return []any{"env", "SOCKS_CONF=" + conf, "socksify"}
 }
 
+const pysocksLibrary = "/usr/lib/python3/dist-packages/socks.py"
+
 // pysocks returns what runs a task of testdata/socksudp.py.
 func (w *world) pysocks(task ...any) []any {
 	w.t.Helper()
-	const library = "/usr/lib/python3/dist-packages/socks.py"
-	if _, err := os.Stat(library); err != nil {
-		missing(w.t, "needs "+library+": apt-get install python3-socks")
-	}
+	needFile(w.t, pysocksLibrary, "python3-socks")
 	_, port, _ := net.SplitHostPort(mixedProxy)
 	return append([]any{"/usr/bin/python3", "testdata/socksudp.py", port}, task...)
 }

@@ -4,11 +4,8 @@ package integration
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"crypto/sha1"
 	"crypto/sha256"
-	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,7 +15,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -32,120 +28,6 @@ const (
 	outsideURL   = "http://" + clientAddress + ":" + programPort // reached without the proxy only
 	programLoads = "page sub.js sub.css sub.png fetched"         // what a browser loads of the page
 )
-
-// A programWeb is what programs of others load: a page with sub-resources, files that can be
-// resumed, WebSocket, a package repository and a git repository. It knows what was loaded.
-type programWeb struct {
-	dir string // served under /files/
-
-	mu   sync.Mutex
-	seen map[string]int // by the path's last part
-}
-
-func (p *programWeb) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	p.mu.Lock()
-	p.seen[filepath.Base(r.URL.Path)]++
-	p.mu.Unlock()
-	switch path := r.URL.Path; {
-	case path == "/page":
-		outside := ""
-		if r.URL.RawQuery == "outside" {
-			outside = "<img src=" + outsideURL + "/beside>"
-		}
-		fmt.Fprintf(w, `<!doctype html><link rel=stylesheet href=/sub.css><img src=/sub.png>%s
-<p id=out>nothing</p><script src=/sub.js></script><img src=/held>`, outside)
-	case path == "/sub.js":
-		w.Header().Set("Content-Type", "text/javascript")
-		fmt.Fprintf(w, `fetch("/fetched").then(r => r.text()).then(text => {
-	var ws = new WebSocket("ws://" + location.host + "/ws");
-	ws.onopen = () => ws.send(text);
-	ws.onmessage = e => { document.getElementById("out").textContent = e.data + " by " + "script"; fetch("/done") };
-});`)
-	case path == "/fetched":
-		io.WriteString(w, "all of it")
-	case path == "/held": // the page is not complete before its script is
-		for range 200 {
-			if p.loaded("done") || r.Context().Err() != nil {
-				return
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
-	case path == "/ws":
-		echoWebSocket(w, r)
-	case path == "/ranged":
-		b, _ := io.ReadAll(streamOf("ranged", rangedSize))
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
-	case path == "/sink":
-		h := sha256.New()
-		n, _ := io.Copy(h, r.Body)
-		fmt.Fprintf(w, "%d %x %s", n, h.Sum(nil), strings.Join(r.TransferEncoding, ","))
-	case strings.HasPrefix(path, "/files/"):
-		http.StripPrefix("/files/", http.FileServer(http.Dir(p.dir))).ServeHTTP(w, r)
-	default:
-		io.WriteString(w, r.Proto+" "+r.Host+"\n")
-	}
-}
-
-func (p *programWeb) loaded(word string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.seen[word] > 0
-}
-
-// loads returns which of the words were loaded since it was asked last.
-func (p *programWeb) loads(words string) string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var got []string
-	for _, word := range strings.Fields(words) {
-		if p.seen[word] > 0 {
-			got = append(got, word)
-		}
-	}
-	clear(p.seen)
-	return strings.Join(got, " ")
-}
-
-// echoWebSocket sends back each short text (RFC 6455).
-func echoWebSocket(w http.ResponseWriter, r *http.Request) {
-	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	conn, rw, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
-		base64.StdEncoding.EncodeToString(sum[:]))
-	for {
-		head := make([]byte, 6) // of a masked frame of less than 126 bytes
-		if _, err := io.ReadFull(rw, head); err != nil {
-			return
-		}
-		payload := make([]byte, head[1]&0x7f)
-		if _, err := io.ReadFull(rw, payload); err != nil {
-			return
-		}
-		for i := range payload {
-			payload[i] ^= head[2+i%4]
-		}
-		if _, err := conn.Write(append([]byte{head[0], byte(len(payload))}, payload...)); err != nil {
-			return
-		}
-	}
-}
-
-// startProgramWeb serves it in a namespace, without TLS and, if there is a certificate, with it.
-func startProgramWeb(t testing.TB, ns *netns, certFile, keyFile string) *programWeb {
-	t.Helper()
-	p := &programWeb{dir: t.TempDir(), seen: make(map[string]int)}
-	srv := &http.Server{Handler: p}
-	go srv.Serve(ns.Listen("0.0.0.0:" + programPort))
-	if certFile != "" {
-		go srv.ServeTLS(ns.Listen("0.0.0.0:"+programTLS), certFile, keyFile)
-	}
-	t.Cleanup(func() { srv.Close() })
-	return p
-}
 
 // Proves that the HTTP proxy, its TLS and HTTP/2, and the PAC file do for programs that nobody
 // here wrote: curl, Python, apt, git, node and Chromium.
@@ -189,30 +71,45 @@ func TestHTTPProxyWithPrograms(t *testing.T) {
 			t.Fatal(err)
 		}
 		sum := fmt.Sprintf("%d %x ", rangedSize, sha256.Sum256(body))
-		if got := curl("--proxy", proxy, "--upload-file", file, programSite+"/sink"); got != sum {
-			t.Errorf("upload: got %q, want %q", got, sum)
-		}
-		if got := curl("--proxy", proxy, "--header", "Transfer-Encoding: chunked", "--upload-file", file, programSite+"/sink"); got != sum+"chunked" {
-			t.Errorf("upload of unknown length: got %q, want %q", got, sum+"chunked")
-		}
-		part := filepath.Join(t.TempDir(), "part")
-		curl("--proxy", proxy, "--range", "0-99999", "--output", part, programSite+"/ranged")
-		curl("--proxy", proxy, "--continue-at", "-", "--output", part, programSite+"/ranged")
-		got, err := os.ReadFile(part)
-		if err != nil || fmt.Sprintf("%x", sha256.Sum256(got)) != sumOf("ranged", rangedSize) {
-			t.Errorf("a download that was resumed: got %d bytes, %v", len(got), err)
+		for _, kind := range []string{"socks4a://" + socksProxy, "socks5://" + socksProxy, "socks5h://" + socksProxy, proxy, secure} {
+			by := func(args ...string) string {
+				t.Helper()
+				// Names are resolved here with socks5 alone, where no name server is.
+				return curl(append(args, "--proxy", kind, "--resolve", "files.corp:"+programPort+":"+lanGateway,
+					"--resolve", "files.corp:"+programTLS+":"+lanGateway)...)
+			}
+			if got, want := by("--http2", "https://files.corp:"+programTLS+"/"), "HTTP/2.0 files.corp:8443\n"; got != want {
+				t.Errorf("HTTP/2 by %s: got %q, want %q", kind, got, want)
+			}
+			if got := by("--upload-file", file, programSite+"/sink"); got != sum {
+				t.Errorf("upload by %s: got %q, want %q", kind, got, sum)
+			}
+			if got := by("--header", "Transfer-Encoding: chunked", "--upload-file", file, programSite+"/sink"); got != sum+"chunked" {
+				t.Errorf("upload of unknown length by %s: got %q, want %q", kind, got, sum+"chunked")
+			}
+			part := filepath.Join(t.TempDir(), "part")
+			by("--range", "0-99999", "--output", part, programSite+"/ranged")
+			by("--continue-at", "-", "--output", part, programSite+"/ranged")
+			got, err := os.ReadFile(part)
+			if err != nil || fmt.Sprintf("%x", sha256.Sum256(got)) != sumOf("ranged", rangedSize) {
+				t.Errorf("a download that was resumed by %s: got %d bytes, %v", kind, len(got), err)
+			}
 		}
 	})
 
 	t.Run("Python", func(t *testing.T) {
 		needTool(t, "/usr/bin/python3", "python3")
 		out := w.in(t).inside("env", "http_proxy="+proxy, "https_proxy="+proxy, "/usr/bin/python3", "-c", `
-import ssl, urllib.request
+import http.client, ssl, urllib.request
 print(urllib.request.urlopen("http://files.corp:8000/").read().decode(), end="")
 context = ssl.create_default_context(cafile="`+ca.file+`")
 print(urllib.request.urlopen("https://files.corp:8443/", context=context).read().decode(), end="")
+tunnel = http.client.HTTPConnection("`+httpProxy+`")
+tunnel.set_tunnel("files.corp", 8000)
+tunnel.request("GET", "/")
+print(tunnel.getresponse().read().decode(), end="")
 `)
-		if want := "HTTP/1.1 files.corp:8000\nHTTP/1.1 files.corp:8443\n"; out != want {
+		if want := "HTTP/1.1 files.corp:8000\nHTTP/1.1 files.corp:8443\nHTTP/1.1 files.corp:8000\n"; out != want {
 			t.Errorf("got %q, want %q", out, want)
 		}
 	})
@@ -222,6 +119,43 @@ print(urllib.request.urlopen("https://files.corp:8443/", context=context).read()
 			if got := w.in(t).webSocket(proxyOf(connect), "hello"); got != "hello" {
 				t.Errorf("through CONNECT %v: got %q", connect, got)
 			}
+		}
+		needFile(t, "/usr/lib/python3/dist-packages/websocket/__init__.py", "python3-websocket")
+		needFile(t, pysocksLibrary, "python3-socks")
+		out := w.in(t).inside("/usr/bin/python3", "-c", `
+import socks, websocket
+def echo(text, **how):
+    ws = websocket.create_connection("ws://files.corp:8000/ws", timeout=10, **how)
+    ws.send(text)
+    print(ws.recv())
+    ws.close()
+def by(kind):
+    s = socks.socksocket()
+    s.set_proxy(kind, "127.0.0.1", 1080)
+    s.connect(("files.corp", 8000))
+    return s
+echo("by CONNECT", http_proxy_host="127.0.0.1", http_proxy_port=8080)
+echo("by SOCKS4a", socket=by(socks.SOCKS4))
+echo("by SOCKS5", socket=by(socks.SOCKS5))
+`)
+		if want := "by CONNECT\nby SOCKS4a\nby SOCKS5\n"; out != want {
+			t.Errorf("websocket-client: got %q, want %q", out, want)
+		}
+	})
+
+	t.Run("what targets are told", func(t *testing.T) {
+		for _, row := range []struct{ policy, want string }{
+			{"hide", "^HTTP/1.1 200 OK\r\n(?:[^V].*\r\n)+\r\n[|]$"},
+			{"all", `\r\nVia: 1\.1 softether-go-.{8}\r\n(?s:.*)\r\n1\.0 far, 1\.1 softether-go-.{8}[|]for=127\.0\.0\.1;proto=http$`},
+		} {
+			w := w.in(t)
+			c := w.StartClient(usualFlags.with(flags{"http": "127.0.0.1:8081", "socks5": absent, "http-announce": row.policy}))
+			c.WaitLog("tunnel up", upTime)
+			out, err := w.Curl("--proxy", "http://127.0.0.1:8081", "--max-time", "10", "--include", "--header", "Via: 1.0 far", programSite+"/told")
+			if err != nil || !regexp.MustCompile(row.want).MatchString(out) {
+				t.Errorf("%s: got %q, %v, want %s", row.policy, out, err, row.want)
+			}
+			c.Terminate()
 		}
 	})
 
@@ -396,29 +330,6 @@ func (w *world) webSocket(how, text string) string {
 		w.t.Fatal(err)
 	}
 	return string(back[2:])
-}
-
-// packages makes the served directory a repository of one package.
-func (p *programWeb) packages(t testing.TB) {
-	t.Helper()
-	tree := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(tree, "DEBIAN"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	control := "Package: behind-hub\nVersion: 1.0\nArchitecture: all\nMaintainer: x <x@x>\nDescription: a package behind the hub\n"
-	if err := os.WriteFile(filepath.Join(tree, "DEBIAN/control"), []byte(control), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	deb := filepath.Join(p.dir, "behind-hub_1.0_all.deb")
-	command(t, "dpkg-deb", "--build", "--root-owner-group", tree, deb)
-	b, err := os.ReadFile(deb)
-	if err != nil {
-		t.Fatal(err)
-	}
-	index := control + fmt.Sprintf("Filename: ./behind-hub_1.0_all.deb\nSize: %d\nSHA256: %x\n", len(b), sha256.Sum256(b))
-	if err := os.WriteFile(filepath.Join(p.dir, "Packages"), []byte(index), 0o644); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // chromium loads a page without a window, as nobody, and returns what it has become.

@@ -39,7 +39,7 @@ func TestProxyEveryKindOnOnePort(t *testing.T) {
 			t.Errorf("got %q, %v, want %q", page, err, sitePage)
 		}
 	})
-	t.Run("curl where a password is asked for", func(t *testing.T) {
+	t.Run("where a password is asked for", func(t *testing.T) {
 		const own = "127.0.0.1:1082"
 		w := w.in(t)
 		c := w.StartClient(usualFlags.with(flags{"socks5": absent, "http": absent, "listen": own, "proxy-user": "me", "proxy-pass": "pw"}))
@@ -50,6 +50,7 @@ func TestProxyEveryKindOnOnePort(t *testing.T) {
 				t.Errorf("SOCKS4a as %q: got %v, want it refused with 93", login, err)
 			}
 		}
+		loggedIn(t, w, own)
 		for _, scheme := range []string{"socks5h", "http"} {
 			w.checkPage(t, scheme+"://me:pw@"+own, "http://"+siteName+"/")
 			if _, err := w.Curl("--proxy", scheme+"://me:wrong@"+own, "--max-time", "10", "http://"+siteName+"/"); err == nil {
@@ -60,10 +61,18 @@ func TestProxyEveryKindOnOnePort(t *testing.T) {
 	t.Run("ncat", func(t *testing.T) {
 		needTool(t, "ncat", "ncat")
 		for _, kind := range []string{"socks4", "socks5", "http"} {
-			out := w.in(t).inside("ncat", "--proxy-type", kind, "--proxy", mixedProxy, lanGateway, echoPort, stdin("by "+kind))
-			if out != "by "+kind {
-				t.Errorf("%s: got %q", kind, out)
+			for _, host := range []string{lanGateway, siteName} {
+				out := w.in(t).inside("ncat", "--proxy-type", kind, "--proxy", mixedProxy, host, echoPort, stdin("by "+kind))
+				if out != "by "+kind {
+					t.Errorf("%s to %s: got %q", kind, host, out)
+				}
 			}
+		}
+	})
+	t.Run("PySocks", func(t *testing.T) {
+		w := w.in(t)
+		if out := w.pysocksTCP(t, mixedProxy, "SOCKS4 SOCKS5 HTTP", ""); out != "SOCKS4\nSOCKS5\nHTTP\n" {
+			t.Errorf("got %q", out)
 		}
 	})
 	t.Run("proxychains", func(t *testing.T) {
@@ -80,6 +89,40 @@ func TestProxyEveryKindOnOnePort(t *testing.T) {
 			}
 		}
 	})
+}
+
+// loggedIn has ncat and PySocks log in as curl does.
+func loggedIn(t *testing.T, w *world, proxy string) {
+	t.Helper()
+	needTool(t, "ncat", "ncat")
+	for _, kind := range []string{"socks5", "http"} {
+		out := w.inside("ncat", "--proxy-type", kind, "--proxy-auth", "me:pw", "--proxy", proxy, siteName, echoPort, stdin("by "+kind))
+		if out != "by "+kind {
+			t.Errorf("ncat by %s with a password: got %q", kind, out)
+		}
+	}
+	if out := w.pysocksTCP(t, proxy, "SOCKS5 HTTP", `, username="me", password="pw"`); out != "SOCKS5\nHTTP\n" {
+		t.Errorf("PySocks with a password: got %q", out)
+	}
+}
+
+// pysocksTCP has Python send the name of each kind of proxy to be echoed, and print what
+// comes back.
+func (w *world) pysocksTCP(t testing.TB, proxy, kinds, login string) string {
+	t.Helper()
+	needFile(t, pysocksLibrary, "python3-socks")
+	host, port, _ := strings.Cut(proxy, ":")
+	return w.inside("/usr/bin/python3", "-c", `
+import socks
+for kind in "`+kinds+`".split():
+    s = socks.socksocket()
+    s.settimeout(10)
+    s.set_proxy(getattr(socks, kind), "`+host+`", `+port+login+`)
+    s.connect(("`+siteName+`", `+echoPort+`))
+    s.sendall(kind.encode())
+    print(s.recv(100).decode())
+    s.close()
+`)
 }
 
 // stdin marks the last argument of inside as the program's input.

@@ -32,6 +32,7 @@ vsftpd vsftpd
 tnftp tnftp
 /usr/bin/python3 python3
 /usr/lib/python3/dist-packages/socks.py python3-socks
+/usr/lib/python3/dist-packages/websocket/__init__.py python3-websocket
 /usr/sbin/freeradius freeradius
 systemd-analyze systemd
 strace strace

@@ -108,13 +108,20 @@ func TestToolsOfTheVPN(t *testing.T) {
 	w := newWorld(t)
 	w.lan.far()
 	own6 := "-address6 " + lanPrefix6 + ":5/64 -gateway6 " + lanGateway6 + " "
-	t.Run("ssh and git by nc", func(t *testing.T) {
+	t.Run("ssh by nc and ncat, git by nc", func(t *testing.T) {
 		t.Parallel()
 		w := w.in(t)
 		config := w.sshd()
 		out, errs, code := w.cli.run(t, "typed\n", "ssh", "-F", config, siteName, "cat; echo there; exit 7")
 		if out != "typed\nthere\n" || code != 7 || strings.Contains(errs, "level=") {
 			t.Errorf("ssh: %q, %q, exit %d", out, errs, code)
+		}
+		needTool(t, "ncat", "ncat")
+		w.StartClient(usualFlags.with(flags{"listen": mixedProxy})).WaitUp()
+		readme := "ProxyCommand=ncat --proxy-type socks5 --proxy " + mixedProxy + " %h %p"
+		out, errs, code = w.cli.run(t, "typed\n", "ssh", "-F", config, "-o", readme, siteName, "cat; echo there; exit 7")
+		if out != "typed\nthere\n" || code != 7 {
+			t.Errorf("ssh by ncat: %q, %q, exit %d", out, errs, code)
 		}
 		needTool(t, "git", "git")
 		repo, clone := filepath.Join(t.TempDir(), "repo"), filepath.Join(t.TempDir(), "clone")
