@@ -48,7 +48,9 @@ func (h *HTTP) serveForward(v visitor, w *response, req *http.Request) {
 		h.forwarder.ServeHTTP(w, req.WithContext(ctx))
 		return
 	}
-	body := &heardBody{ReadCloser: req.Body, conn: w.client, answer: http.NewResponseController(w), silence: h.HalfCloseTimeout}
+	body := &heardBody{
+		ReadCloser: req.Body, req: req, conn: w.client, answer: http.NewResponseController(w), silence: h.HalfCloseTimeout,
+	}
 	req = req.WithContext(context.WithValue(ctx, bodyKey{}, body))
 	req.Body = body
 	h.forwarder.ServeHTTP(w, req)
@@ -60,7 +62,8 @@ type bodyKey struct{}
 // A heardBody is the body of a request whose client may be silent for a while, not for ever.
 type heardBody struct {
 	io.ReadCloser
-	conn    *strict // nil with HTTP/2
+	req     *http.Request // as net/http made it, which knows the trailers in the end
+	conn    *strict       // nil with HTTP/2
 	answer  *http.ResponseController
 	silence time.Duration
 	failed  atomic.Pointer[error]
@@ -121,8 +124,8 @@ func forwardTarget(req *http.Request) (string, error) {
 func (h *HTTP) rewrite(pr *httputil.ProxyRequest) {
 	in, out := pr.In, pr.Out
 	out.URL.RawQuery = in.URL.RawQuery // even if it is none we can parse
-	if len(in.Trailer) > 0 && out.Body != nil {
-		out.Body = &trailerBody{ReadCloser: out.Body, in: in, out: out}
+	if b, ok := in.Body.(*heardBody); ok && in.ContentLength < 0 {
+		passTrailers(b.req, out)
 	}
 	for _, name := range forwardingHeaders {
 		if v, ok := in.Header[name]; ok && !listed(in.Header["Connection"], name) {
@@ -134,24 +137,6 @@ func (h *HTTP) rewrite(pr *httputil.ProxyRequest) {
 	if in.Method == http.MethodOptions && in.URL.Path == "" && in.URL.RawQuery == "" {
 		out.URL.Path = "*" // of the server as a whole; RFC 9112 section 3.2.4
 	}
-}
-
-// A trailerBody is the body of a request that passes the trailers on as it ends,
-// which is when they are known. The map itself cannot be shared: the server may end
-// the body too, on a goroutine other than the Transport's.
-type trailerBody struct {
-	io.ReadCloser
-	in, out *http.Request
-}
-
-func (b *trailerBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
-		for name := range b.out.Trailer { // those that were announced
-			b.out.Trailer[name] = b.in.Trailer[name]
-		}
-	}
-	return n, err
 }
 
 // listed reports whether a header of comma-separated tokens has this one.
@@ -180,6 +165,10 @@ func stripProxyHeaders(head http.Header) {
 func (h *HTTP) received(res *http.Response) error {
 	h.counters.requests.Add(1)
 	stripProxyHeaders(res.Header)
+	if res.ContentLength < 0 && res.StatusCode != http.StatusSwitchingProtocols {
+		stripTrailers(res.Trailer)
+		res.Body = &answerBody{ReadCloser: res.Body, res: res}
+	}
 	h.addVia(res.Header, res.ProtoMajor, res.ProtoMinor)
 	return nil
 }

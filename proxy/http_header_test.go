@@ -148,6 +148,53 @@ func TestHTTPResponseHeaders(t *testing.T) {
 	}
 }
 
+// What a target sends before the body is bounded, and one that sends more is left.
+func TestHTTPLargeResponseHeaders(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		header func(w io.Writer) error
+		status int
+	}{
+		{"large", func(w io.Writer) error {
+			_, err := io.WriteString(w, "X: "+strings.Repeat("x", maxResponseHeader/2)+"\r\nContent-Length: 0\r\n\r\n")
+			return err
+		}, 200},
+		{"without an end", func(w io.Writer) (err error) {
+			for err == nil {
+				_, err = io.WriteString(w, "X: "+strings.Repeat("x", 4096)+"\r\n")
+			}
+			return err
+		}, 502},
+		{"of one line without an end", func(w io.Writer) (err error) {
+			for err == nil {
+				_, err = io.WriteString(w, strings.Repeat("x", 4096))
+			}
+			return err
+		}, 502},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			left := make(chan error, 1)
+			target := listenTCP(t, func(c *net.TCPConn) {
+				http.ReadRequest(bufio.NewReader(c))
+				io.WriteString(c, "HTTP/1.1 200 OK\r\n")
+				left <- tt.header(c)
+			})
+			p := NewHTTP(Config{Dialer: &dialTo{addr: target}})
+			o := &origin{addr: serve(t, p)}
+			res, text := o.exchange(t, "GET", plainGet)
+			if res.StatusCode != tt.status || tt.status != 200 && !strings.Contains(text, "header") {
+				t.Errorf("got %d %q, want %d", res.StatusCode, text, tt.status)
+			}
+			if err := <-left; (err != nil) != (tt.status != 200) {
+				t.Errorf("the target could send: %v", err)
+			}
+			if n := p.buffers.Lent(); n != 0 {
+				t.Errorf("large buffers lent at the end: got %d, want 0", n)
+			}
+		})
+	}
+}
+
 func TestHTTPRefusesRequests(t *testing.T) {
 	tests := []struct {
 		name, request string

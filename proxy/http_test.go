@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // origin runs an HTTP server and a proxy that takes every name to it. The client
@@ -271,23 +273,37 @@ func TestHTTPAnswersDuringRequest(t *testing.T) {
 	expectEOF(t, res.Body)
 }
 
+// Trailers are passed on both ways, announced or not, but for those that must be none.
 func TestHTTPTrailers(t *testing.T) {
-	o := newOrigin(t, Config{}, func(w http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body)
-		w.Header().Set("Trailer", "X-Sum")
-		io.WriteString(w, "body")
-		w.Header().Set("X-Sum", "seen "+r.Trailer.Get("X-Sum"))
-	})
-	req, _ := http.NewRequest("POST", "http://a.corp/", io.MultiReader(strings.NewReader("body")))
-	req.Trailer = http.Header{"X-Sum": {"42"}}
-	res, err := o.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	io.Copy(io.Discard, res.Body)
-	if got, want := res.Trailer.Get("X-Sum"), "seen 42"; got != want {
-		t.Errorf("trailer: got %q, want %q", got, want)
+	const sent = "X-Sum: 42\r\nX-Late: 43\r\nContent-Length: 9\r\nHost: b.corp\r\nAuthorization: x\r\nIf-Match: x\r\nProxy-Noise: x\r\n"
+	for _, tt := range []struct{ name, announced string }{
+		{"unannounced", ""},
+		{"announced in part", "Trailer: X-Sum\r\n"},
+		{"announced", "Trailer: X-Sum, X-Late, Host, Authorization, If-Match, Proxy-Noise\r\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			seen := make(chan http.Header, 1)
+			body := "\r\nTransfer-Encoding: chunked\r\n" + tt.announced + "\r\n4\r\nbody\r\n0\r\n" + sent + "\r\n"
+			target := listenTCP(t, func(c *net.TCPConn) {
+				req, err := http.ReadRequest(bufio.NewReader(c))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				io.Copy(io.Discard, req.Body)
+				seen <- req.Trailer
+				io.WriteString(c, "HTTP/1.1 200 OK"+body)
+			})
+			o := &origin{addr: serve(t, NewHTTP(Config{Dialer: &dialTo{addr: target}}))}
+			res, _ := o.exchange(t, "POST", "POST http://a.corp/ HTTP/1.1\r\nHost: a.corp"+body)
+			want := http.Header{"X-Sum": {"42"}, "X-Late": {"43"}}
+			if diff := cmp.Diff(want, <-seen); diff != "" {
+				t.Errorf("target got (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(want, res.Trailer); diff != "" {
+				t.Errorf("client got (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 
