@@ -22,7 +22,7 @@ import (
 // A hostResolver is what the client's resolv.conf points to. It knows a few names, and
 // remembers every question.
 type hostResolver struct {
-	names map[string]string // to IPv4 addresses
+	names map[string]string // to IPv4 addresses, or to the name of one
 
 	mu    sync.Mutex // guards asked
 	asked []string
@@ -64,6 +64,11 @@ func (r *hostResolver) answer(query []byte) []byte {
 		m.Answers = []dnsmessage.Resource{{
 			Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60},
 			Body:   &dnsmessage.AResource{A: netip.MustParseAddr(address).As4()},
+		}}
+	case q.Type == dnsmessage.TypePTR:
+		m.Answers = []dnsmessage.Resource{{
+			Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60},
+			Body:   &dnsmessage.PTRResource{PTR: dnsmessage.MustNewName(address + ".")},
 		}}
 	}
 	out, _ := m.Pack()
@@ -171,7 +176,7 @@ func (w *world) askDNS(ctx context.Context, t testing.TB, name string) string {
 // alone.
 func TestSplit(t *testing.T) {
 	t.Parallel()
-	const privateHost = "10.99.0.1"
+	const privateHost, internetReverse = "10.99.0.1", "7.100.51.198.in-addr.arpa"
 	needTool(t, "dig", "bind9-dnsutils")
 	w := newRoutedWorld(t)
 	w.srv.ns.IP("address", "add", privateHost+"/32", "dev", "lo")
@@ -183,6 +188,7 @@ func TestSplit(t *testing.T) {
 	host := startHostResolver(w.cli, map[string]string{
 		"www.beside.test": internetHost, "rebind.beside.test": "127.0.0.1", "home.beside.test": privateHost,
 		siteName: internetHost, "files": internetHost, // which would tell if it were asked
+		internetReverse: "www.beside.test", "1.0.200.10.in-addr.arpa": "home.beside.test",
 	})
 	for ns, page := range map[*netns]string{w.srv.ns: besidePage, w.lan.ns: sitePage} {
 		c := ns.ListenPacket("0.0.0.0:" + pagePort)
@@ -202,6 +208,7 @@ func TestSplit(t *testing.T) {
 
 		datagrams map[string]string // by host; the page of the side that answers
 		answers   map[string]string // to DNS questions
+		names     map[string]string // of addresses
 	}{
 		{"all by the VPN but some", flags{"direct": "beside.test," + farServer + "," + clientAddress},
 			map[string]string{
@@ -212,6 +219,7 @@ func TestSplit(t *testing.T) {
 			}, "home.beside.test none.beside.test rebind.beside.test www.beside.test",
 			map[string]string{internetHost: inside, "www.beside.test": beside, siteName: inside, farServer: beside},
 			map[string]string{"www.beside.test": internetHost, siteName: lanGateway, "nothing." + lanDomain: "RCodeNameError"},
+			map[string]string{lanGateway: siteName + "."},
 		},
 		{"some by the VPN only", flags{"direct": "default,10.99.0.0/16", "via-vpn": lanDomain + ",203.0.113.0/24"},
 			map[string]string{
@@ -219,9 +227,10 @@ func TestSplit(t *testing.T) {
 				siteName:      inside, "files": inside, lanGateway: inside, farServer: refused,
 				internetHost: beside, "www.beside.test": beside, "home.beside.test": beside, privateHost: beside,
 				"rebind.beside.test": refused, "127.0.0.53": refused, "nothing." + lanDomain: refused,
-			}, "home.beside.test rebind.beside.test www.beside.test",
+			}, internetReverse + " home.beside.test rebind.beside.test www.beside.test",
 			map[string]string{internetHost: beside, "www.beside.test": beside, siteName: inside, lanGateway: inside},
 			map[string]string{"www.beside.test": internetHost, siteName: lanGateway, "rebind.beside.test": "RCodeRefused", "home.beside.test": privateHost},
+			map[string]string{lanGateway: siteName + ".", internetHost: "www.beside.test."},
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -250,9 +259,11 @@ func TestSplit(t *testing.T) {
 					t.Errorf("a question for %s: got %q, want %q", name, got, want)
 				}
 			}
-			out, _, _ := w.cli.run(t, "", "dig", "@127.0.0.1", "-p", "5353", "+short", "+tries=1", "-x", lanGateway)
-			if out != siteName+".\n" {
-				t.Errorf("the name of %s: got %q, want %s", lanGateway, out, siteName)
+			for address, want := range row.names {
+				out, _, _ := w.cli.run(t, "", "dig", "@127.0.0.1", "-p", "5353", "+short", "+tries=1", "-x", address)
+				if strings.TrimSpace(out) != want {
+					t.Errorf("the name of %s: got %q, want %s", address, out, want)
+				}
 			}
 			for _, port := range []string{"1096", "9091", "8500", "5354"} {
 				var code socksReply

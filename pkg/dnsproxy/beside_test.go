@@ -2,6 +2,7 @@ package dnsproxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -50,6 +51,16 @@ func (b *besides) LookupNetIP(_ context.Context, network, name string) ([]netip.
 	return found, nil
 }
 
+func (b *besides) LookupPTR(_ context.Context, name string) ([]string, error) {
+	switch name {
+	case "1.2.0.192.direct.example":
+		return []string{"www.direct.example.", "w3.direct.example."}, nil
+	case "2.2.0.192.direct.example":
+		return nil, &net.DNSError{Err: "no such host", IsNotFound: true}
+	}
+	return nil, errors.ErrUnsupported
+}
+
 func TestNamesBesideTheTunnelAreNotAskedForInIt(t *testing.T) {
 	n := &tunnel{answer: func(_, _ string, m dnsmessage.Message) []dnsmessage.Message { return one(txt(m, "of the tunnel")) }}
 	many := make([]string, 100)
@@ -73,6 +84,9 @@ func TestNamesBesideTheTunnelAreNotAskedForInIt(t *testing.T) {
 		{"none.direct.example.", dnsmessage.TypeAAAA, dnsmessage.RCodeNameError, ""},
 		{"evil.direct.example.", dnsmessage.TypeA, dnsmessage.RCodeRefused, ""},
 		{"slow.direct.example.", dnsmessage.TypeA, dnsmessage.RCodeServerFailure, ""},
+		{"1.2.0.192.direct.example.", dnsmessage.TypePTR, dnsmessage.RCodeSuccess, "www.direct.example."},
+		{"2.2.0.192.direct.example.", dnsmessage.TypePTR, dnsmessage.RCodeNameError, ""},
+		{"www.direct.example.", dnsmessage.TypePTR, dnsmessage.RCodeNotImplemented, ""},
 		{"www.direct.example.", dnsmessage.TypeMX, dnsmessage.RCodeNotImplemented, ""},
 		{"many.direct.example.", dnsmessage.TypeA, dnsmessage.RCodeSuccess, strings.Join(many[:24], " ")},
 	} {
@@ -83,6 +97,8 @@ func TestNamesBesideTheTunnelAreNotAskedForInIt(t *testing.T) {
 				switch r := a.Body.(type) {
 				case *dnsmessage.AResource:
 					got = append(got, netip.AddrFrom4(r.A).String())
+				case *dnsmessage.PTRResource:
+					got = append(got, r.PTR.String())
 				case *dnsmessage.AAAAResource:
 					got = append(got, netip.AddrFrom16(r.AAAA).String())
 				}
@@ -106,7 +122,7 @@ func TestNamesBesideTheTunnelAreNotAskedForInIt(t *testing.T) {
 			t.Errorf("asked beside the tunnel: %q", q)
 		}
 	}
-	if st := s.Stats(); st.Beside != 16 {
+	if st := s.Stats(); st.Beside != 22 {
 		t.Errorf("counters: %+v", st)
 	}
 }

@@ -17,7 +17,7 @@
 //	client ── UDP, TCP ──► Server ─► one exchange for each distinct question ─► tunnel
 //
 // Names that rules lead beside the tunnel are answered for by the resolver there, addresses
-// only: nothing that there is to know about them is asked of the tunnel's name servers.
+// and the name of an address only: nothing that there is to know about them is asked of the tunnel's name servers.
 //
 // # Loops
 //
@@ -34,7 +34,7 @@
 // # What clients are told
 //
 // FORMERR: no single question. NOTIMP: no query, or one beside the tunnel for other than
-// addresses. REFUSED: there is no name server to
+// addresses and their names. REFUSED: there is no name server to
 // ask, or the question is a zone transfer or a loop. SERVFAIL: no name server has
 // answered, or there is no tunnel.
 package dnsproxy

@@ -23,7 +23,7 @@ type Network interface {
 type Switch struct {
 	Rules  *Rules
 	VPN    Network
-	Direct Network // a Host
+	Direct Network // a *Host
 }
 
 var (
@@ -87,6 +87,15 @@ func (s *Switch) LookupNetIP(ctx context.Context, network, host string) ([]netip
 	return s.towards(host).LookupNetIP(ctx, network, host)
 }
 
+// LookupPTR is Host's.
+func (s *Switch) LookupPTR(ctx context.Context, name string) ([]string, error) {
+	h, ok := s.Direct.(*Host)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return h.LookupPTR(ctx, name)
+}
+
 // A Host is this machine's own network, for what Rules let out to it.
 type Host struct {
 	Rules *Rules
@@ -95,6 +104,8 @@ type Host struct {
 	Dial func(ctx context.Context, network string, addrs []netip.Addr, port uint16) (net.Conn, error)
 	// Lookup asks this machine's resolver for an absolute name; nil means the system's.
 	Lookup func(ctx context.Context, network, name string) ([]netip.Addr, error)
+	// LookupAddr asks it for the names of an address; nil means the system's.
+	LookupAddr func(ctx context.Context, addr string) ([]string, error)
 }
 
 // DialContext connects to address, host:port. It refuses, as syscall.EACCES, an address

@@ -137,3 +137,29 @@ func TestHostKeepsToTheRulesWhoeverCalls(t *testing.T) {
 		t.Errorf("asked: %v", *notes)
 	}
 }
+
+// Names of direct addresses are this machine's resolver's to tell, and of nothing else.
+func TestNamesOfDirectAddresses(t *testing.T) {
+	s, _ := newSwitch(rules(t, "default", "203.0.113.0/24"), nil)
+	s.Direct.(*Host).LookupAddr = func(_ context.Context, addr string) ([]string, error) { return []string{"name of " + addr}, nil }
+	zeros := strings.Repeat("0.", 23)
+	for _, row := range []struct {
+		name, want string
+		err        error
+	}{
+		{"7.100.51.198.in-addr.arpa", "name of 198.51.100.7", nil},
+		{"7.100.51.198.IN-ADDR.arpa.", "name of 198.51.100.7", nil},
+		{"7." + zeros + "8.b.d.0.1.0.0.2.ip6.arpa", "name of 2001:db8::7", nil},
+		{"7.113.0.203.in-addr.arpa", "", syscall.EACCES},
+		{"1.0.200.10.in-addr.arpa", "", syscall.EACCES},
+		{"100.51.198.in-addr.arpa", "", errors.ErrUnsupported}, // a network
+		{"x.7.100.51.198.in-addr.arpa", "", errors.ErrUnsupported},
+		{"8.b.d.0.1.0.0.2.ip6.arpa", "", errors.ErrUnsupported},
+		{"www.example.com", "", errors.ErrUnsupported},
+	} {
+		got, err := s.LookupPTR(t.Context(), row.name)
+		if strings.Join(got, " ") != row.want || !errors.Is(err, row.err) {
+			t.Errorf("%s: got %q, %v; want %q, %v", row.name, got, err, row.want, row.err)
+		}
+	}
+}

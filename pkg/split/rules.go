@@ -174,7 +174,7 @@ func (r *Rules) Name(name string) Way {
 			return w
 		}
 	}
-	if a, ok := reversed(name); ok {
+	if a, _ := reversed(name); a.IsValid() {
 		return r.Addr(a)
 	}
 	if !strings.Contains(name, ".") {
