@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // mixedProxy is where the client of these tests serves everything.
@@ -57,6 +58,7 @@ func TestProxyEveryKindOnOnePort(t *testing.T) {
 				t.Errorf("%s: a wrong password lets in", scheme)
 			}
 		}
+		c.WaitLog("level=WARN msg=\"proxy client refused: no such user, or another password\" client=127.0.0.1:", 10*time.Second)
 	})
 	t.Run("ncat", func(t *testing.T) {
 		needTool(t, "ncat", "ncat")

@@ -127,5 +127,5 @@
 // Serve returns the context's error or net.ErrClosed. A failure to accept, such as
 // a lack of file descriptors, is logged, and accepting goes on after a pause. What
 // goes wrong for one client is answered to that client, counted by Reason, and
-// logged at level Debug; no credential is logged.
+// logged at level Debug; no password is logged. A failed login is a warning, once a minute.
 package proxy

@@ -60,7 +60,7 @@ func (h *handshake) password() *refusal {
 	if err != nil {
 		return h.in.broken("user and password", err)
 	}
-	if h.user = h.login(req.User, req.Pass); h.user == nil {
+	if h.user = h.server.login(h.ctx, h.client.RemoteAddr(), req.User, req.Pass); h.user == nil {
 		return &refusal{
 			why:    Unauthorized,
 			answer: []byte{statute.UserPassAuthVersion, statute.AuthFailure},
@@ -73,12 +73,21 @@ func (h *handshake) password() *refusal {
 	return nil
 }
 
-// login asks who it is, within the time that the handshake has.
-func (h *handshake) login(name, password []byte) User {
-	ctx, cancel := context.WithTimeout(h.ctx, h.server.HandshakeTimeout)
+// login asks who it is, within the time that a handshake has. That it is nobody is logged,
+// with what was said to be a name, once a minute.
+func (s *server) login(ctx context.Context, client net.Addr, name, password []byte) User {
+	ctx, cancel := context.WithTimeout(ctx, s.HandshakeTimeout)
 	defer cancel()
-	return h.server.Auth.Login(ctx, name, password)
+	user := s.Auth.Login(ctx, name, password)
+	if user == nil && ctx.Err() == nil && s.loginSaid.again() {
+		s.Log.Warn("proxy client refused: no such user, or another password", "client", client,
+			"user", string(name[:min(len(name), maxLoggedName)]))
+	}
+	return user
 }
+
+// maxLoggedName is how much of a name is logged that is nobody's.
+const maxLoggedName = 64
 
 // request reads what the client wants.
 func (h *handshake) request() (*request, *refusal) {

@@ -209,9 +209,7 @@ func (h *HTTP) visitor(c *httpClient, req *http.Request) (v visitor, ok bool) {
 	if !ok {
 		return visitor{}, false
 	}
-	ctx, cancel := context.WithTimeout(req.Context(), h.HandshakeTimeout)
-	defer cancel()
-	user := h.Auth.Login(ctx, []byte(name), []byte(password))
+	user := h.login(req.Context(), c.conn.RemoteAddr(), []byte(name), []byte(password))
 	return h.newVisitor(c.conn, user), user != nil
 }
 

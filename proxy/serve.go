@@ -20,7 +20,8 @@ type server struct {
 	Config
 	counters  counters
 	buffers   relay.Buffers
-	limitSaid atomic.Int64 // when the limit was last logged, Unix seconds
+	limitSaid seldom // that the limit is reached
+	loginSaid seldom // that somebody could not log in
 
 	mu     sync.Mutex // guards closed and runs
 	closed bool
@@ -130,10 +131,18 @@ func (r *run) add(c net.Conn) bool {
 // limitReached counts, and logs once a minute.
 func (s *server) limitReached(c net.Conn) {
 	s.counters.refused[Limit].Add(1)
-	now, said := time.Now().Unix(), s.limitSaid.Load()
-	if now-said >= 60 && s.limitSaid.CompareAndSwap(said, now) {
+	if s.limitSaid.again() {
 		s.Log.Warn("proxy client refused: too many connections", "client", c.RemoteAddr(), "limit", s.MaxConns)
 	}
+}
+
+// A seldom is when something was last logged that is logged once a minute.
+type seldom struct{ atomic.Int64 } // Unix seconds
+
+// again reports whether it is to be logged now.
+func (s *seldom) again() bool {
+	now, said := time.Now().Unix(), s.Load()
+	return now-said >= 60 && s.CompareAndSwap(said, now)
 }
 
 // remove closes c and counts it out. Only the first call for c counts.
