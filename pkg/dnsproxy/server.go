@@ -4,9 +4,9 @@
 // # Theory of operation
 //
 // A Server listens on one port over UDP and TCP, and answers from the address of this
-// machine that it was asked at. A question goes on as it came, whatever
-// it asks for and with whatever options (EDNS), under a new identifier and from a
-// port of its own (RFC 5452); the answer comes back as it came, under the client's.
+// machine that it was asked at. A question goes on as it came, whatever it asks for and
+// with whatever options (EDNS), under a new identifier and from a port of its own (RFC
+// 5452); the answer comes back as it came, under the client's.
 // Name servers are asked in their order, each when the one before has failed or has
 // been silent for a while. Which there are is asked for each question anew, because
 // leases change. Search domains are the client's to apply.

@@ -29,7 +29,8 @@
 // # Errors
 //
 // What befalls one client is counted, logged at debug level, and no matter of the
-// Forward's. That the target is not reached is told as a warning, once a minute. Serve ends with its context or by Close and Shutdown.
+// Forward's. That the target is not reached is told as a warning, once a minute. Serve
+// ends with its context or by Close and Shutdown.
 package forward
 
 import (
