@@ -116,7 +116,8 @@ func TestMixedSilence(t *testing.T) {
 	})
 }
 
-// Requests follow each other on a connection that began at a mixed port.
+// Requests follow each other on a connection that began at a mixed port, up to one that can
+// be read in two ways.
 func TestMixedKeepsHTTPAlive(t *testing.T) {
 	web := listenTCP(t, func(c *net.TCPConn) {
 		b := make([]byte, 4096)
@@ -135,6 +136,11 @@ func TestMixedKeepsHTTPAlive(t *testing.T) {
 	}
 	if got := s.Stats().Requests; got != 3 {
 		t.Errorf("requests: got %d, want 3", got)
+	}
+	send(t, c, bothPost+plainGet)
+	rest, _ := io.ReadAll(c)
+	if got := string(rest); !strings.HasPrefix(got, "HTTP/1.1 400") || strings.Count(got, "HTTP/1.1") != 1 {
+		t.Errorf("a length and chunks: got %q, want 400 and the end", got)
 	}
 }
 
