@@ -89,12 +89,12 @@
 // The HTTP proxy forwards end-to-end headers as they are. It removes hop-by-hop
 // ones, those that Connection lists, and every Proxy- header in both directions,
 // and adds none of Via, Forwarded, X-Forwarded-For or User-Agent, unless Announce says
-// so. Trailers go on both ways, announced or not, but for fields that have no place there; an
-// HTTP/2 client has to announce its own (net/http drops others). A GET of /proxy.pac from the proxy itself is answered, without a login, by what
-// Inside says. An https:// URL
-// in absolute form is answered 400: the proxy would have to judge the target's
-// certificate for the client, who should say CONNECT. So is an origin-form
-// request, with a hint. Proxy variables of the environment are never used. After a
+// so. Trailers go on both ways, announced or not, but for fields that have no place
+// there; an HTTP/2 client has to announce its own (net/http drops others). A GET of
+// /proxy.pac from the proxy itself is answered, without a login, by what Inside says. An
+// https:// URL in absolute form is answered 400: the proxy would have to judge the target's
+// certificate for the client, who should say CONNECT. So is an origin-form request, with
+// a hint. Proxy variables of the environment are never used. After a
 // CONNECT that failed the connection is closed, as what follows may be meant for
 // the target.
 //
