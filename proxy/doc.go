@@ -106,10 +106,11 @@
 // 64 KiB for HTTP. A dial has DialTimeout. A relay has no time limit while both
 // directions are open, an idle ssh session being a good one; once one has ended,
 // the other may be silent for HalfCloseTimeout; so may a client amid the body of a
-// request (HTTP: 408). The body of a request that is not passed on has HandshakeTimeout. An idle HTTP connection, a
-// client's or one of at most 64 to targets, is closed after IdleTimeout. A BIND has
-// BindTimeout, an association without datagrams AssociateTimeout. Its datagrams may be as
-// long as UDP's, 65507 bytes with the header; fragments (RFC 1928 section 7) are dropped.
+// request (HTTP: 408). The body of a request that is not passed on has HandshakeTimeout.
+// An idle HTTP connection, a client's or one of at most 64 to targets, is closed after
+// IdleTimeout. A BIND has BindTimeout, an association without datagrams AssociateTimeout.
+// Its datagrams may be as long as UDP's, 65507 bytes with the header; fragments (RFC 1928
+// section 7) are dropped.
 // For lookups of its names 64 datagrams may wait, and 16 lookups be under way. A client
 // that closes its half after an absolute-form request counts as gone (net/http
 // cannot tell); after SOCKS5 or CONNECT it may, once it has sent bytes ahead.

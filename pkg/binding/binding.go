@@ -2,9 +2,9 @@
 // one who names an address expects.
 //
 // Network keeps 0.0.0.0 to IPv4. A UDPConn answers from the address that it was asked at.
-// A Patient listener waits until there are descriptors again.
-// OwnNetwork knows the machine's addresses. Explain says what to do when a port cannot be had: the systems' own errors name the
-// cause, not the remedy, and Windows has numbers of its own for it.
+// A Patient listener waits until there are descriptors again. OwnNetwork knows the
+// machine's addresses. Explain says what to do when a port cannot be had: the systems' own
+// errors name the cause, not the remedy, and Windows has numbers of its own for it.
 package binding
 
 import (

@@ -17,7 +17,8 @@
 //	client ── UDP, TCP ──► Server ─► one exchange for each distinct question ─► tunnel
 //
 // Names that rules lead beside the tunnel are answered for by the resolver there, addresses
-// and the name of an address only: nothing that there is to know about them is asked of the tunnel's name servers.
+// and the name of an address only: nothing that there is to know about them is asked of
+// the tunnel's name servers.
 //
 // # Loops
 //
