@@ -32,14 +32,18 @@ func TestASocketFailsAsAConnectionDoes(t *testing.T) {
 		{"a reset", func(_ *socket, far *net.TCPConn) { far.SetLinger(0); far.Close() }, func(s *socket) error { _, err := s.Read(b); return err }, syscall.ECONNRESET},
 		{"a deadline for reading", func(s *socket, _ *net.TCPConn) { s.SetReadDeadline(time.Now().Add(time.Millisecond)) },
 			func(s *socket) error { _, err := s.Read(b); return err }, os.ErrDeadlineExceeded},
-		{"a deadline for writing", func(s *socket, _ *net.TCPConn) { s.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)) },
-			func(s *socket) error {
-				n, err := s.Write(make([]byte, 64<<20))
-				if n == 0 || n == 64<<20 {
-					t.Errorf("%d bytes written until the deadline", n)
-				}
-				return err
-			}, os.ErrDeadlineExceeded},
+		{"a deadline for writing, amid it", func(s *socket, far *net.TCPConn) {
+			go func() {
+				far.Read(make([]byte, 1))
+				s.SetWriteDeadline(time.Unix(1, 0))
+			}()
+		}, func(s *socket) error {
+			n, err := s.Write(make([]byte, 64<<20))
+			if n == 0 || n == 64<<20 {
+				t.Errorf("%d bytes written until the deadline", n)
+			}
+			return err
+		}, os.ErrDeadlineExceeded},
 		{"closed", func(s *socket, _ *net.TCPConn) { s.Close() }, func(s *socket) error { _, err := s.Read(b); return err }, net.ErrClosed},
 		{"closed while it waits", func(s *socket, _ *net.TCPConn) { time.AfterFunc(10*time.Millisecond, func() { s.Close() }) },
 			func(s *socket) error { _, err := s.Read(b); return err }, net.ErrClosed},
