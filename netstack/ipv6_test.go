@@ -230,6 +230,20 @@ func TestAddressesAreTriedInOrder(t *testing.T) {
 
 // A dead family costs the first connection a moment, and the next ones nothing.
 func TestADeadFamilyIsNotWaitedForTwice(t *testing.T) {
+	// On a busy machine the answer about IPv6 may come too late to count, or the second
+	// connection late for another cause: then a world of its own tells again.
+	var took [2]time.Duration
+	for range 3 {
+		if took = dialDeadFamily(t); took[0] >= attemptDelay && took[1] <= attemptDelay-50*time.Millisecond {
+			return
+		}
+	}
+	t.Errorf("took %v and %v, want at least %v and then clearly less", took[0], took[1], attemptDelay)
+}
+
+// dialDeadFamily connects twice to a name whose IPv6 address nobody has.
+func dialDeadFamily(t *testing.T) (took [2]time.Duration) {
+	t.Helper()
 	a, b := newStack(t, macA), newStack(t, macB)
 	join(t, a, b)
 	c := dual("10.0.0.1/24", "fe80::1", "2001:db8::1")
@@ -238,7 +252,6 @@ func TestADeadFamilyIsNotWaitedForTwice(t *testing.T) {
 	apply(t, b, prefix("10.0.0.2/24"))
 	serveDNS(t, b, map[string]string{"both.example.": "10.0.0.2 2001:db8::dead"})
 	listen(t, b, "0.0.0.0:80")
-	var took [2]time.Duration
 	for i := range took {
 		begun := time.Now()
 		if got, want := localOf(t, a, "both.example:80"), "10.0.0.1"; got != want {
@@ -246,9 +259,7 @@ func TestADeadFamilyIsNotWaitedForTwice(t *testing.T) {
 		}
 		took[i] = time.Since(begun)
 	}
-	if took[0] < attemptDelay || took[1] > attemptDelay-50*time.Millisecond {
-		t.Errorf("took %v and %v, want at least %v and then clearly less", took[0], took[1], attemptDelay)
-	}
+	return took
 }
 
 // A router's name server is often at an address of the link alone.

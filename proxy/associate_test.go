@@ -137,9 +137,7 @@ func TestAssociateIsFullCone(t *testing.T) {
 	a.expect(to4 + "in IPv6 form")
 	a.far.deliver("192.0.2.1:53", "")
 	a.expect(to4)
-	for begin := time.Now(); a.srv.Stats().InboundDatagrams < 6 && time.Since(begin) < 10*time.Second; {
-		time.Sleep(time.Millisecond) // counted after it has arrived
-	}
+	eventually(t, "all are counted", func() bool { return a.srv.Stats().InboundDatagrams >= 6 })
 	st := a.srv.Stats()
 	if st.Associations != 1 || st.InboundDatagrams != 6 || st.OutboundDatagrams != 3 || st.Requests != 1 {
 		t.Errorf("counters: got %+v", st)
@@ -261,13 +259,7 @@ func TestAssociateEndsWithItsConnection(t *testing.T) {
 			a.send(a.sock, to4+"hello")
 			a.far.await(0)
 			end(a)
-			deadline := time.Now().Add(10 * time.Second)
-			for a.srv.Stats().Open > 0 || a.srv.Stats().Associations > 0 {
-				if time.Now().After(deadline) {
-					t.Fatal("the association goes on")
-				}
-				time.Sleep(time.Millisecond)
-			}
+			eventually(t, "the association ends", func() bool { return a.srv.Stats().Open+a.srv.Stats().Associations == 0 })
 			if _, _, err := a.far.ReadFromUDPAddrPort(nil); !errors.Is(err, net.ErrClosed) {
 				t.Errorf("the socket in the tunnel: got %v, want it closed", err)
 			}
@@ -512,13 +504,7 @@ func TestAssociateRestsWithoutBuffers(t *testing.T) {
 	a.send(a.sock, to4+"hello")
 	a.far.await(0)
 	// The socket in memory cannot wait without a buffer; that near the client can.
-	deadline := time.Now().Add(10 * time.Second)
-	for a.srv.buffers.Lent() > 1 {
-		if time.Now().After(deadline) {
-			t.Fatalf("buffers lent: got %d, want 1", a.srv.buffers.Lent())
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	eventually(t, "one buffer at most is lent", func() bool { return a.srv.buffers.Lent() <= 1 })
 	a.send(a.sock, to4+"again")
 	if got := a.far.await(1).data; got != "again" {
 		t.Errorf("after the rest: sent %q", got)

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // besides is a network beside the tunnel with a socket for each family, and notes how
@@ -107,15 +106,9 @@ func TestAssociateWithNothingBeside(t *testing.T) {
 // awaitClosed waits until the socket is closed.
 func (s *memSocket) awaitClosed(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	eventually(t, s.local.String()+" is closed", func() bool {
 		s.mu.Lock()
-		closed := s.closed
-		s.mu.Unlock()
-		if closed {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%v is still open", s.local)
-		}
-	}
+		defer s.mu.Unlock()
+		return s.closed
+	})
 }

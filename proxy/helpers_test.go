@@ -98,6 +98,16 @@ func serveOn(t testing.TB, s service, ln net.Listener) {
 	})
 }
 
+// eventually waits for ok: what a service counts and gives back follows what its clients see.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 10 s: %s", what)
+		}
+	}
+}
+
 // listenTCP accepts on a loopback port and runs handle for each connection, until
 // the test ends.
 func listenTCP(t testing.TB, handle func(c *net.TCPConn)) string {

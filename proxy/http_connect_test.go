@@ -106,9 +106,7 @@ func TestHTTPHangUpEndsDial(t *testing.T) {
 			if err := <-d.ended; !errors.Is(err, tt.want) {
 				t.Errorf("dial ended by %v, want %v", err, tt.want)
 			}
-			for s.Stats().Open > 0 {
-				time.Sleep(time.Millisecond)
-			}
+			eventually(t, "the client is gone", func() bool { return s.Stats().Open == 0 })
 			if got := s.Stats().Refused[Canceled]; got != 1 {
 				t.Errorf("canceled: got %d, want 1", got)
 			}

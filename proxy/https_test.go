@@ -258,9 +258,7 @@ func TestHTTP2Connect(t *testing.T) {
 	for _, feed := range streams {
 		feed.Close() // which the echo answers by its own end
 	}
-	for alice.open() > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "all streams have ended", func() bool { return alice.open() == 0 })
 	for _, row := range []struct {
 		target string
 		status int

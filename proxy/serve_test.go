@@ -117,9 +117,7 @@ func TestServeLimitsClients(t *testing.T) {
 
 			first.CloseWrite()
 			expectEOF(t, first)
-			for s.Stats().Open == 2 {
-				time.Sleep(time.Millisecond) // the place is free a moment after the end
-			}
+			eventually(t, "the place is free", func() bool { return s.Stats().Open < 2 })
 			fourth := connect(t, addr)
 			enterBy(t, fourth, tt.enter, tt.answer)
 		})
@@ -207,9 +205,7 @@ func TestServeEnds(t *testing.T) {
 					served := make(chan error, 1)
 					go func() { served <- s.Serve(ctx, ln) }()
 					c := connect(t, ln.Addr().String())
-					for s.Stats().Open == 0 {
-						time.Sleep(time.Millisecond)
-					}
+					eventually(t, "the client is in", func() bool { return s.Stats().Open > 0 })
 					o.busy(t, c, d, tt.enter)
 					end(s, cancel)
 					err = <-served
@@ -286,9 +282,7 @@ func TestRefusalIsHeard(t *testing.T) {
 				if _, err := c.Write(make([]byte, 2*readAhead)); err != nil {
 					t.Errorf("sending after the answer: %v", err)
 				}
-				for s.Stats().Open > 0 {
-					time.Sleep(time.Millisecond)
-				}
+				eventually(t, "the client is gone", func() bool { return s.Stats().Open == 0 })
 				if d := time.Since(begin); d < lingerTime || d > lingerTime+time.Millisecond {
 					t.Errorf("the end came after %v, want %v", d, lingerTime)
 				}

@@ -262,9 +262,7 @@ func TestUserLimitOfConnections(t *testing.T) {
 	c := connect(t, o.addr)
 	send(t, c, get+basic("alice")+"\r\n")
 	u := o.proxy.Auth.(*guests).all["alice"]
-	for u.open() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "alice is in", func() bool { return u.open() > 0 })
 	for _, request := range []string{get, "CONNECT a.corp:80 HTTP/1.1\r\nHost: a.corp\r\n"} {
 		second := connect(t, o.addr)
 		send(t, second, request+basic("alice")+"\r\n")
@@ -275,9 +273,7 @@ func TestUserLimitOfConnections(t *testing.T) {
 	other := connect(t, o.addr)
 	send(t, other, get+basic("bob")+"\r\n")
 	expect(t, other, "HTTP/1.1 200")
-	for u.open() != 0 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "alice is gone", func() bool { return u.open() == 0 })
 	if n := o.proxy.Stats().Refused[UserLimit]; n != 2 {
 		t.Errorf("refused by the limit: got %d, want 2", n)
 	}
@@ -307,9 +303,7 @@ func TestUserIsCutOff(t *testing.T) {
 		}
 		u.mu.Unlock()
 		io.Copy(io.Discard, c) // ends, or the test's time does
-		for u.open() != 0 {
-			time.Sleep(time.Millisecond)
-		}
+		eventually(t, "alice is gone", func() bool { return u.open() == 0 })
 	}
 }
 
@@ -391,16 +385,12 @@ func TestUsersOfSocketsAreHeldToTheirRules(t *testing.T) {
 	b.mu.Unlock()
 	expectEOF(t, c)
 
-	for b.open() > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "bob is gone", func() bool { return b.open() == 0 })
 	c = connect(t, addr)
 	send(t, c, login+"\x05\x02\x00\x03\x09deny.corp\x00\x15")
 	expect(t, c, "\x05\x02"+loginOK+failure(2)) // and is not asked for
 	c.Close()
-	for b.open() > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "bob is gone", func() bool { return b.open() == 0 })
 	c = connect(t, addr)
 	send(t, c, login+bindAny)
 	expect(t, c, "\x05\x02"+loginOK)
@@ -414,9 +404,7 @@ func TestUsersOfSocketsAreHeldToTheirRules(t *testing.T) {
 	b.mu.Lock()
 	b.only = "127.0.0.1"
 	b.mu.Unlock()
-	for b.open() > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "bob is gone", func() bool { return b.open() == 0 })
 	c = connect(t, addr)
 	send(t, c, login+bindAny)
 	expect(t, c, "\x05\x02"+loginOK)

@@ -394,11 +394,13 @@ func TestWhatWaitsForSocketsIsBounded(t *testing.T) {
 	f := open(t, Config{Network: "udp", From: Host{}, Listen: "127.0.0.1:0", To: to, Target: "nobody:1"})
 	big := make([]byte, 60000)
 	const clients = maxAheadBytes/60000 + 10
-	for range clients {
+	for i := range uint64(clients) {
 		if _, err := udpClient(t, f).Write(big); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Millisecond) // or the socket drops them
+		for f.Stats().Accepted == i { // or the socket drops them
+			time.Sleep(time.Millisecond)
+		}
 	}
 	for end := time.Now().Add(20 * time.Second); f.Stats().Dropped == 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

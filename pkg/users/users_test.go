@@ -144,13 +144,24 @@ func TestRightLoginsAreRemembered(t *testing.T) {
 		login(u, name, password)
 		return time.Since(begun)
 	}
-	first, second := took("alice", "one"), took("alice", "one")
-	if second > first/10 {
-		t.Errorf("the second login took %v, the first %v", second, first)
+	// What a busy machine adds is not in the shortest of several.
+	shortest := func(f func() time.Duration) time.Duration { return min(f(), f(), f(), f(), f()) }
+	check := shortest(func() time.Duration {
+		begun := time.Now()
+		if err := bcrypt.CompareHashAndPassword(h, []byte("one")); err != nil {
+			t.Fatal(err)
+		}
+		return time.Since(begun)
+	})
+	if first := took("alice", "one"); first < check/2 {
+		t.Errorf("the first login took %v, a check %v", first, check)
+	}
+	if later := shortest(func() time.Duration { return took("alice", "one") }); later > check/10 {
+		t.Errorf("later logins took %v, a check %v", later, check)
 	}
 	for name, again := range map[string]time.Duration{"a wrong password": took("alice", "two"), "no user": took("bob", "one")} {
-		if again < first/4 {
-			t.Errorf("%s was told in %v, a right login in %v", name, again, first)
+		if again < check/4 {
+			t.Errorf("%s was told in %v, a check takes %v", name, again, check)
 		}
 	}
 	for i := range 3 * remembered {
