@@ -79,11 +79,14 @@ func (s *server) login(ctx context.Context, client net.Addr, name, password []by
 	ctx, cancel := context.WithTimeout(ctx, s.HandshakeTimeout)
 	defer cancel()
 	user := s.Auth.Login(ctx, name, password)
-	if user == nil && ctx.Err() == nil && s.loginSaid.again() {
-		s.Log.Warn("proxy client refused: no such user, or another password", "client", client,
-			"user", string(name[:min(len(name), maxLoggedName)]))
+	if user != nil || ctx.Err() != nil {
+		return user
 	}
-	return user
+	if count, now := s.loginSaid.Again(); now {
+		s.Log.Warn("proxy client refused: no such user, or another password", "client", client,
+			"user", string(name[:min(len(name), maxLoggedName)]), "refusals", count)
+	}
+	return nil
 }
 
 // maxLoggedName is how much of a name is logged that is nobody's.

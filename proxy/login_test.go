@@ -39,8 +39,8 @@ func TestFailedLoginsAreLogged(t *testing.T) {
 			{"HTTP without a login", 0, connect + "\r\n", ""},
 			{"SOCKS5, a strange name", 0, helloAuth + "\x01\x0b" + "al\nlevel=x\xff" + "\x05guess", `user="al\nlevel=x\xff"`},
 			{"again", 30 * time.Second, basic("bob:guess"), ""},
-			{"a minute later", 30 * time.Second, basic("bob:guess"), "user=bob"},
-			{"a long name", time.Minute, basic(strings.Repeat("x", 4000) + ":guess"), "user=" + strings.Repeat("x", maxLoggedName) + "\n"},
+			{"a minute later", 30 * time.Second, basic("bob:guess"), "user=bob refusals=2\n"},
+			{"a long name", time.Minute, basic(strings.Repeat("x", 4000) + ":guess"), "user=" + strings.Repeat("x", maxLoggedName) + " refusals=1\n"},
 		} {
 			time.Sleep(row.wait)
 			out.Reset()

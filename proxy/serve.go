@@ -7,11 +7,11 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"softether-go/pkg/binding"
 	"softether-go/pkg/relay"
+	"softether-go/pkg/seldom"
 )
 
 // server is what both kinds of proxy share: configuration, counters, and the life
@@ -20,8 +20,8 @@ type server struct {
 	Config
 	counters  counters
 	buffers   relay.Buffers
-	limitSaid seldom // that the limit is reached
-	loginSaid seldom // that somebody could not log in
+	limitSaid seldom.Line // that the limit is reached
+	loginSaid seldom.Line // that somebody could not log in
 
 	mu     sync.Mutex // guards closed and runs
 	closed bool
@@ -131,18 +131,9 @@ func (r *run) add(c net.Conn) bool {
 // limitReached counts, and logs once a minute.
 func (s *server) limitReached(c net.Conn) {
 	s.counters.refused[Limit].Add(1)
-	if s.limitSaid.again() {
-		s.Log.Warn("proxy client refused: too many connections", "client", c.RemoteAddr(), "limit", s.MaxConns)
+	if count, now := s.limitSaid.Again(); now {
+		s.Log.Warn("proxy client refused: too many connections", "client", c.RemoteAddr(), "limit", s.MaxConns, "refusals", count)
 	}
-}
-
-// A seldom is when something was last logged that is logged once a minute.
-type seldom struct{ atomic.Int64 } // Unix seconds
-
-// again reports whether it is to be logged now.
-func (s *seldom) again() bool {
-	now, said := time.Now().Unix(), s.Load()
-	return now-said >= 60 && s.CompareAndSwap(said, now)
 }
 
 // remove closes c and counts it out. Only the first call for c counts.

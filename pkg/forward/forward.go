@@ -46,6 +46,7 @@ import (
 	"time"
 
 	"softether-go/pkg/binding"
+	"softether-go/pkg/seldom"
 )
 
 // A Listener is where a Forward listens, by "tcp", "udp" or, if it has paths, "unix".
@@ -107,7 +108,7 @@ type Forward struct {
 	listener net.Listener // of TCP
 	packets  packetConn   // of UDP
 	counters counters
-	warned   warned
+	missed   seldom.Line // that a target was not reached
 
 	stop    sync.Once
 	stopped chan struct{} // closed by Shutdown and Close: nothing more is taken

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -48,22 +46,6 @@ func TestAMissingTargetIsToldOnce(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestWarningsComeAgainAfterAWhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var w warned
-		var got []uint64
-		for range 130 { // one each second
-			if n, now := w.again(); now {
-				got = append(got, n)
-			}
-			time.Sleep(time.Second)
-		}
-		if want := []uint64{1, 60, 60}; !slices.Equal(got, want) {
-			t.Errorf("warned of %v, want %v", got, want)
-		}
-	})
 }
 
 // lockedBuffer is a log that is read while it is written.
