@@ -72,8 +72,16 @@ func TestOutOfFilesHoldsUpNobodyThatIsIn(t *testing.T) {
 			}
 		}
 	}
+	most := c.openFiles(t)
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
+			// Those of the row before are closed a while after their clients are.
+			eventually(t, 10*time.Second, "what nobody uses is closed", func() error {
+				if n := c.openFiles(t); n > most {
+					return fmt.Errorf("%d files are open, want at most %d", n, most)
+				}
+				return nil
+			})
 			usual := c.leaveFiles(t, 5)
 			begun := len(c.Log())
 			var waiting []net.Conn
@@ -100,18 +108,24 @@ func TestOutOfFilesHoldsUpNobodyThatIsIn(t *testing.T) {
 	}
 }
 
-// leaveFiles lets the client open so many files more, and returns what it was limited to.
-func (c *client) leaveFiles(t testing.TB, more int) (usual unix.Rlimit) {
+// openFiles is how many files the client has open.
+func (c *client) openFiles(t testing.TB) int {
 	t.Helper()
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", c.PID()))
-	if err == nil {
-		err = unix.Prlimit(c.PID(), unix.RLIMIT_NOFILE, nil, &usual)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	return len(open)
+}
+
+// leaveFiles lets the client open so many files more, and returns what it was limited to.
+func (c *client) leaveFiles(t testing.TB, more int) (usual unix.Rlimit) {
+	t.Helper()
+	if err := unix.Prlimit(c.PID(), unix.RLIMIT_NOFILE, nil, &usual); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { c.mayOpen(t, usual) })
-	c.mayOpen(t, unix.Rlimit{Cur: uint64(len(open) + more), Max: usual.Max})
+	c.mayOpen(t, unix.Rlimit{Cur: uint64(c.openFiles(t) + more), Max: usual.Max})
 	return usual
 }
 
