@@ -49,6 +49,8 @@ type keeper struct {
 
 	next     time.Time // not to try earlier to add a connection
 	failures int       // of these, in a row
+	back     time.Time // when the session last came back; zero if it never did
+	heard    uint64    // batches, at that time
 	quick    int       // how often the session came back and was ended at once
 	flapped  int       // how often it came back and went, for whatever reason
 	heals    bool      // it needs more than a connection to come back; see heal
@@ -228,7 +230,7 @@ func (k *keeper) resume(ctx context.Context, lost *link) error {
 		l, err := k.rejoin(trying)
 		switch {
 		case err == nil:
-			l.resumed = true
+			k.back, k.heard = time.Now(), s.stats.inBatches.Load()
 			if k.adopt(l) {
 				s.stats.resumed.Add(1)
 				s.cfg.Log.Info("session joined again", "session", s.welcome.SessionName, "took", time.Since(begun).Round(time.Millisecond))
@@ -280,15 +282,16 @@ func (k *keeper) rejoin(ctx context.Context) (*link, error) {
 
 // diedAtOnce reports whether the session, brought back, has died at once too often.
 func (k *keeper) diedAtOnce(lost *link) bool {
-	age := time.Since(lost.born)
-	ended := lost.resumed && age < quickDeath && (errors.Is(lost.cause, ErrEnded) || !lost.heard.Load())
+	resumed, age := !k.back.IsZero(), time.Since(k.back)
+	silent := k.s.stats.inBatches.Load() == k.heard // by whatever connection
+	ended := resumed && age < quickDeath && (errors.Is(lost.cause, ErrEnded) || silent)
 	if !ended {
 		k.quick = 0
 	} else if k.quick++; !k.heals {
 		k.heals = true
 		k.s.cfg.Log.Debug("the server closes every connection of the session since one was cut: trying to make it forget that")
 	}
-	if !lost.resumed || age >= flap {
+	if !resumed || age >= flap {
 		k.flapped = 0
 	} else if k.flapped++; k.flapped > 1 {
 		k.heals = true

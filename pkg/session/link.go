@@ -17,19 +17,17 @@ import (
 // A link is one TCP connection of a session: a stream of units each way, or one way
 // only. (Cedar/Connection.h, TCPSOCK)
 type link struct {
-	s       *Session
-	raw     net.Conn // for deadlines
-	tls     *tlsconn.Conn
-	stream  io.ReadWriter // tls, or what is below it in a session without encryption
-	beside  FrameConn     // raw, if frames go beside the stream; else nil
-	one     [1][]byte     // a frame from there, on its way in
-	dir     wire.Direction
-	born    time.Time
-	resumed bool // it brought a session back that had lost all
+	s      *Session
+	raw    net.Conn // for deadlines
+	tls    *tlsconn.Conn
+	stream io.ReadWriter // tls, or what is below it in a session without encryption
+	beside FrameConn     // raw, if frames go beside the stream; else nil
+	one    [1][]byte     // a frame from there, on its way in
+	dir    wire.Direction
+	born   time.Time
 
 	parser  *wire.Parser // the reader's only
 	counted wire.ParserStats
-	heard   atomic.Bool  // the server has sent frames
 	life    atomic.Int64 // when the peer last showed some, to the second, in Unix nanoseconds
 
 	turn    turn         // guards tx and packer; held across the write so that a unit stays whole
@@ -167,9 +165,6 @@ func (l *link) deliver(frames [][]byte, dst frame.Writer) error {
 		return nil
 	}
 	l.s.stats.inBatches.Add(1)
-	if !l.heard.Load() {
-		l.heard.Store(true)
-	}
 	return dst.WriteFrames(frames)
 }
 

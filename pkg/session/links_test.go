@@ -64,6 +64,7 @@ func (l *lan) config() Config {
 func (l *lan) cut(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	n = min(n, len(l.conns))
 	for _, c := range l.conns[n:] {
 		c.Close()
 	}
@@ -223,6 +224,53 @@ func TestASessionOutlivesAllItsConnections(t *testing.T) {
 				}
 				stop()
 				<-done
+			})
+		})
+	}
+}
+
+// A session that is lost again as soon as it is back is given up, unless the server has
+// said something meanwhile, by whichever connection.
+func TestASessionIsBackOnceTheServerSpeaks(t *testing.T) {
+	for _, row := range []struct {
+		name        string
+		connections int
+		speaks      bool
+	}{
+		{"one, heard", 1, true},
+		{"several, heard", 4, true},
+		{"one, silent", 1, false},
+		{"several, silent", 4, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLAN(t, hub.Config{})
+				cfg := l.config()
+				cfg.Connections = row.connections
+				s := dial(t, cfg)
+				var inside frametest.Pipe
+				stop, done := start(s, &inside)
+				time.Sleep(5 * time.Second)
+				const cuts = 20
+				for n := range cuts {
+					l.cut(1)
+					synctest.Wait()
+					l.cut(0) // that which brought the session back goes last
+					time.Sleep(200 * time.Millisecond)
+					if row.speaks {
+						l.station.Send(numbered(1, n))
+						synctest.Wait()
+					}
+					time.Sleep(200 * time.Millisecond)
+				}
+				stop()
+				err := <-done
+				if row.speaks == (contains(err, "closed the connection at once")) {
+					t.Errorf("Run: %v", err)
+				}
+				if got := inside.Received(t.Context(), 0); row.speaks && len(got) != cuts {
+					t.Errorf("%d frames arrived, want %d", len(got), cuts)
+				}
 			})
 		})
 	}
