@@ -216,6 +216,14 @@ func (w *world) programVanishes(c *client) {
 	defer silent.Close()
 	defer loads.Close()
 	inside := c.count("netstack", "tcp_established")
+	// Not before the last byte is acknowledged, which a kernel delays: it would be sent again.
+	asked := func() error {
+		if got := w.cli.output("ss", "-Htno", "dst", silent.LocalAddr().String()); !strings.Contains(got, "timer:(keepalive,") {
+			return fmt.Errorf("the kernel does not ask after who is silent: %s", got)
+		}
+		return nil
+	}
+	eventually(w.t, 10*time.Second, "nothing is under way to who is silent", asked)
 	_, port, _ := net.SplitHostPort(openProxy)
 	w.srv.ns.NFT("table ip gone { chain out { type filter hook output priority 0; tcp dport " + port + " drop; }; }")
 	eventually(w.t, 6*givesUpAfter, "the download is given up", func() error {
@@ -224,9 +232,8 @@ func (w *world) programVanishes(c *client) {
 		}
 		return nil
 	})
-	address := silent.LocalAddr().String()
-	if got := w.cli.output("ss", "-Htno", "dst", address); !strings.Contains(got, "timer:(keepalive,") {
-		w.t.Errorf("the kernel does not ask after who is silent: %s", got)
+	if err := asked(); err != nil {
+		w.t.Error(err)
 	}
 	stays.Check(10 * time.Second)
 }
