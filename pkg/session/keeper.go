@@ -49,7 +49,7 @@ type keeper struct {
 
 	next     time.Time // not to try earlier to add a connection
 	failures int       // of these, in a row
-	back     time.Time // when the session last came back; zero if it never did
+	back     time.Time // when the session last came back: if never, the zero Time, long ago
 	heard    uint64    // batches, at that time
 	quick    int       // how often the session came back and was ended at once
 	flapped  int       // how often it came back and went, for whatever reason
@@ -282,16 +282,16 @@ func (k *keeper) rejoin(ctx context.Context) (*link, error) {
 
 // diedAtOnce reports whether the session, brought back, has died at once too often.
 func (k *keeper) diedAtOnce(lost *link) bool {
-	resumed, age := !k.back.IsZero(), time.Since(k.back)
+	age := time.Since(k.back)
 	silent := k.s.stats.inBatches.Load() == k.heard // by whatever connection
-	ended := resumed && age < quickDeath && (errors.Is(lost.cause, ErrEnded) || silent)
+	ended := age < quickDeath && (errors.Is(lost.cause, ErrEnded) || silent)
 	if !ended {
 		k.quick = 0
 	} else if k.quick++; !k.heals {
 		k.heals = true
 		k.s.cfg.Log.Debug("the server closes every connection of the session since one was cut: trying to make it forget that")
 	}
-	if !resumed || age >= flap {
+	if age >= flap {
 		k.flapped = 0
 	} else if k.flapped++; k.flapped > 1 {
 		k.heals = true
